@@ -1,0 +1,1 @@
+"""How Markdown becomes the site: Python-Markdown extensions, build hooks, overrides, CSS."""

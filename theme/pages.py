@@ -1,0 +1,105 @@
+"""A page as its reader gets it: front matter, includes expanded, and the one program that its Python blocks make.
+
+Notation of a page's source:
+    ```python            a code block; its only line is an include
+    --8<-- "snippets/ddpm.py:schedule"
+    ```
+    ```python fold       the same, folded on the page
+"""
+
+import ast
+import io
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import markdown
+import yaml
+from pytest_codeblocks.main import extract_from_buffer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# the cards of the index, in this order; a post that is not named here follows at the end
+ORDER = (
+    ["ControlNet", "CFG", "Classifier_Guided_Diffusion", "StableDiffusion", "NCSN", "Diffusion", "GLIP", "CLIP"]
+    + ["TextToImage", "LLM/LORA", "LLM/EvaluationMetricsLLM", "LLM/Performer", "LLM/SpanCorruption"]
+    + ["LLM/Encoder-Decoder", "LLM/Decoder-Only", "LLM/ROPE", "LLM/Roberta", "LLM/BERT"]
+)
+
+SNIPPET_OPTIONS = {"check_paths": True, "dedent_subsections": True, "restrict_base_path": True}
+INCLUDE = re.compile(r'^--8<-- "(?P<path>snippets/[\w/]+\.py):(?P<section>[a-z][a-z0-9-]*)"$', re.M)
+FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.S | re.M)
+PYTHON_FENCE = re.compile(r"^```python(?: fold)?$")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One Markdown file of docs/posts."""
+
+    path: Path
+    key: str  # path below docs/posts without .md: "Diffusion", "LLM/ROPE"
+    meta: dict  # front matter
+    text: str  # what follows the front matter
+    first_line: int  # line of the file at which text starts
+
+    @property
+    def includes(self) -> list[tuple[str, str]]:
+        """(module path, section) of each include, in order."""
+        return [(m["path"], m["section"]) for m in INCLUDE.finditer(self.text)]
+
+
+def read_page(path: Path, docs: Path = ROOT / "docs") -> Page:
+    """Read a post; ValueError when its front matter is missing or is no mapping."""
+    source = path.read_text(encoding="utf-8")
+    found = FRONT_MATTER.match(source)
+    meta = yaml.safe_load(found[1]) if found else None
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}:1: a post starts with front matter between two lines of ---; got {source[:20]!r}")
+    key = path.relative_to(docs / "posts").with_suffix("").as_posix()
+    return Page(path, key, meta, source[found.end() :], source[: found.end()].count("\n") + 1)
+
+
+def posts(root: Path = ROOT) -> list[Page]:
+    """All posts, in the order of the index."""
+    pages = [read_page(path, root / "docs") for path in (root / "docs/posts").rglob("*.md")]
+    return sorted(pages, key=lambda p: (ORDER.index(p.key) if p.key in ORDER else len(ORDER), p.key))
+
+
+@cache
+def _snippets_preprocessor(root: Path):
+    options = {"pymdownx.snippets": {**SNIPPET_OPTIONS, "base_path": [str(root)]}}
+    return markdown.Markdown(extensions=["pymdownx.snippets"], extension_configs=options).preprocessors["snippet"]
+
+
+def expand(text: str, root: Path = ROOT) -> str:
+    """Replace every include by the lines that it names, as the site's build does."""
+    return "\n".join(_snippets_preprocessor(root).run(text.split("\n")))
+
+
+def python_blocks(page: Page, root: Path = ROOT) -> list[str]:
+    """The code of the page's Python fences, in order, as the reader sees it."""
+    lines = expand(page.text, root).split("\n")
+    plain = "\n".join("```python" if PYTHON_FENCE.match(line) else line for line in lines)
+    found = extract_from_buffer(io.StringIO(plain), max_num_lines=100_000)
+    return [block.code.rstrip("\n") + "\n" for block in found if block.syntax == "python"]
+
+
+def program(page: Page, root: Path = ROOT) -> str:
+    """The page's Python blocks, in order, as one program."""
+    return "\n\n".join(python_blocks(page, root))
+
+
+def with_constants(code: str, constants: dict) -> str:
+    """The program with top-level constants replaced; ValueError for a name that it does not assign at top level."""
+    tree, lines = ast.parse(code), code.split("\n")
+    missing = dict(constants)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in missing:
+            name = node.targets[0].id
+            lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {missing.pop(name)!r}"] + [""] * (
+                node.end_lineno - node.lineno
+            )
+    if missing:
+        raise ValueError(f"quick: names {sorted(missing)}, which no line of the page's code assigns at top level")
+    return "\n".join(lines)
