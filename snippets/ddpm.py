@@ -1,0 +1,355 @@
+"""Denoising Diffusion Probabilistic Models (Ho et al. 2020, arXiv 2006.11239), with the DDIM sampler (Song et al.
+2020, arXiv 2010.02502) and the cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672).
+
+Shapes: B batch, C channels, H height, W width, T noise levels, N images, S sampling steps.
+Time is an index: t = 0 is the least noisy level, t = T - 1 is almost pure noise. The paper counts from 1.
+"""
+
+# --8<-- [start:imports]
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import trange
+
+# --8<-- [end:imports]
+from snippets.blocks.unet import UNet
+from snippets.data.digits import digits
+
+
+# --8<-- [start:beta]
+def linear_beta(num_steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Tensor:
+    """Variances beta (T,), float64, that grow evenly from beta_min to beta_max (section 4 of the paper)."""
+    if num_steps <= 0 or not 0 < beta_min <= beta_max < 1:
+        raise ValueError(
+            f"num_steps > 0 and 0 < beta_min <= beta_max < 1 are expected, given {num_steps}, {beta_min}, {beta_max}"
+        )
+    beta = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)  # (T,) one variance for each level
+    return beta
+
+
+def cosine_beta(num_steps: int = 1000, offset: float = 0.008) -> Tensor:
+    """Variances beta (T,), float64, for which alpha_bar falls like a squared cosine (Nichol and Dhariwal, Eq. 17)."""
+    if num_steps <= 0 or offset < 0:
+        raise ValueError(f"num_steps > 0 and offset >= 0 are expected, given {num_steps}, {offset}")
+    time = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)  # (T + 1,) from 0, clean, to 1, pure noise
+    alpha_bar = torch.cos((time + offset) / (1 + offset) * math.pi / 2).square()  # (T + 1,) up to a factor
+    beta = 1 - alpha_bar[1:] / alpha_bar[:-1]  # (T,) the factor cancels in the ratio
+    beta = beta.clamp(max=0.999)  # (T,) the last would be 1: no signal at all, and no way back
+    return beta
+
+
+# --8<-- [end:beta]
+
+
+# --8<-- [start:schedule]
+class NoiseSchedule(nn.Module):
+    """Tables of length T, in float64: how much signal and noise x_t holds, and the variances of its steps."""
+
+    def __init__(self, beta: Tensor):
+        super().__init__()
+        if beta.ndim != 1 or not len(beta) or not bool(((beta > 0) & (beta < 1)).all()):
+            raise ValueError(f"beta is a non-empty row of numbers in (0, 1), given {beta}")
+        beta = beta.double()  # (T,) float32 would leave 1 - alpha_bar about 3 digits at t = 0
+        alpha_bar = torch.cumprod(1 - beta, dim=0)  # (T,) share of the image's variance that survives to level t
+        before = torch.cat([torch.ones_like(beta[:1]), alpha_bar[:-1]])  # (T,) the same one level earlier; 1 at t = 0
+        self.num_steps = len(beta)  # T
+        self.register_buffer("beta", beta)  # noise that step t adds
+        self.register_buffer("alpha_bar", alpha_bar)
+        self.register_buffer("alpha_bar_before", before)
+        self.register_buffer("signal", alpha_bar.sqrt())  # factor of the image in x_t
+        self.register_buffer("noise", (1 - alpha_bar).sqrt())  # factor of the noise in x_t
+        self.register_buffer("beta_tilde", beta * (1 - before) / (1 - alpha_bar))  # variance of the way back, given x_0
+
+    def at(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        """The entries of a table (T,) at levels t (B,), ready to multiply images x (B, C, H, W)."""
+        if x.ndim != 4 or not x.is_floating_point():
+            raise ValueError(f"float images (B, C, H, W) are expected, given {x.dtype} {tuple(x.shape)}")
+        if t.shape != x.shape[:1] or t.is_floating_point() or t.min() < 0 or t.max() >= self.num_steps:
+            raise ValueError(f"one integer t in [0, {self.num_steps}) for each image is expected, given {t}")
+        entry = table[t].to(x.dtype).view(-1, 1, 1, 1)  # (B, 1, 1, 1) cast last, then one number for each image
+        return entry
+
+
+# --8<-- [end:schedule]
+
+
+# --8<-- [start:forward]
+def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """One step of the forward process, from level t - 1 to level t (Eq. 2): shrink the image, add a little noise."""
+    beta = schedule.at(schedule.beta, t, x)  # (B, 1, 1, 1) how much noise this step adds
+    xt = (1 - beta).sqrt() * x + beta.sqrt() * eps  # (B, C, H, W) the variance stays 1 if it was 1
+    return xt
+
+
+def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """Jump from clean images x0 to level t at once (Eq. 4): the sum of all steps' noises is one Gaussian."""
+    signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) what is left of the image
+    noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) how much noise has come in
+    xt = signal * x0 + noise * eps  # (B, C, H, W) the noisy image
+    return xt
+
+
+# --8<-- [end:forward]
+
+
+# --8<-- [start:conversions]
+def x0_from_eps(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """Solve q_sample for the clean image: take the noise off, undo the shrinking."""
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) near 0 at the noisy end: errors of eps grow
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1)
+    x0 = (xt - noise * eps) / signal  # (B, C, H, W) the clean image that eps implies
+    return x0
+
+
+def eps_from_x0(schedule: NoiseSchedule, xt: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+    """Solve q_sample for the noise."""
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1)
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) near 0 at the clean end: errors of x0 grow
+    eps = (xt - signal * x0) / noise  # (B, C, H, W) the noise that x0 implies
+    return eps
+
+
+def velocity(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """The v of Salimans and Ho (2022): noise where the image is clean, minus the image where it is noisy."""
+    signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) cosine of an angle
+    noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) sine of the same angle
+    v = signal * eps - noise * x0  # (B, C, H, W) (x_t, v) is (x_0, eps), rotated by that angle
+    return v
+
+
+def x0_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """Rotate back: the clean image. No division, so no level at which errors grow."""
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1)
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1)
+    x0 = signal * xt - noise * v  # (B, C, H, W)
+    return x0
+
+
+def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """Rotate back: the noise."""
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1)
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1)
+    eps = noise * xt + signal * v  # (B, C, H, W)
+    return eps
+
+
+# --8<-- [end:conversions]
+
+
+# --8<-- [start:posterior]
+def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """Mean of q(x_{t-1} | x_t, x_0) (Eq. 7): the noisy image and the clean one, weighted. Variance: beta_tilde."""
+    beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
+    alpha_bar = schedule.at(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1)
+    before = schedule.at(schedule.alpha_bar_before, t, xt)  # (B, 1, 1, 1) alpha_bar of level t - 1
+    weight_x0 = before.sqrt() * beta / (1 - alpha_bar)  # (B, 1, 1, 1) 1 at t = 0: the clean image itself
+    weight_xt = (1 - beta).sqrt() * (1 - before) / (1 - alpha_bar)  # (B, 1, 1, 1) 0 at t = 0
+    mean = weight_x0 * x0 + weight_xt * xt  # (B, C, H, W)
+    return mean
+
+
+# --8<-- [end:posterior]
+
+
+# --8<-- [start:loss]
+def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: torch.Generator) -> Tensor:
+    """Algorithm 1, one batch: the mean squared error of the predicted noise at random levels (Eq. 14)."""
+    t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,) a level for each
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)  # (B, C, H, W) the answer
+    xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W) the question
+    loss = F.mse_loss(model(xt, t), eps)  # () how far the network's answer is off
+    return loss
+
+
+# --8<-- [end:loss]
+
+
+# --8<-- [start:train]
+@torch.no_grad()
+def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move each averaged weight towards the trained one: average = decay * average + (1 - decay) * weight."""
+    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)  # in place: no second copy of the network
+
+
+def train(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int, batch_size: int = 64) -> nn.Module:
+    """Train on images x0 (N, C, H, W) in [-1, 1] and return the averaged network, in `eval` mode."""
+    if num_steps <= 0 or not x0.is_floating_point() or x0.abs().max() > 1:
+        raise ValueError(f"num_steps > 0 and float images in [-1, 1] are expected, given {num_steps}, {x0.dtype}")
+    generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
+    average = copy.deepcopy(model).eval()  # a calmer copy, used for sampling
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)  # ends at learning rate 0
+    for step in trange(num_steps, desc="train", mininterval=2):
+        rows = torch.randint(len(x0), (batch_size,), generator=generator, device=x0.device)  # (B,) which images
+        loss = ddpm_loss(model, schedule, x0[rows], generator)  # ()
+        optimizer.zero_grad()  # forget the last gradient
+        loss.backward()  # how each weight changes the loss
+        optimizer.step()  # move each weight a little
+        decline.step()  # and next time a little less
+        ema_update(average, model, decay=min(0.995, step / (step + 10)))  # average over more and more steps
+    return average
+
+
+# --8<-- [end:train]
+
+
+# --8<-- [start:ddpm]
+def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+    """Algorithm 2, line 4: from level t to t - 1, given the predicted noise eps and fresh noise."""
+    beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
+    share = beta / schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of the predicted noise to take off
+    mean = (xt - share * eps) / (1 - beta).sqrt()  # (B, C, H, W) a little cleaner, and back to full size
+    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) exactly 0 at t = 0: no noise at the end
+    x = mean + sigma * noise  # (B, C, H, W) a draw of x_{t-1}
+    return x
+
+
+def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+    """The step that most code takes: the posterior's mean at the implied image, once that is clipped to [-1, 1]."""
+    x0 = x0_from_eps(schedule, xt, t, eps).clamp(-1, 1)  # (B, C, H, W) no pixel can be outside
+    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1)
+    x = posterior_mean(schedule, x0, xt, t) + sigma * noise  # (B, C, H, W) equals ddpm_step where nothing is clipped
+    return x
+
+
+@torch.no_grad()
+def sample_ddpm(
+    model: nn.Module, schedule: NoiseSchedule, xt: Tensor, generator: torch.Generator, step: Callable
+) -> Iterator[Tensor]:
+    """Algorithm 2: yield x_{T-1}, ..., x_0 from noise xt (B, C, H, W); step is one of the two functions above."""
+    yield xt
+    for level in reversed(range(schedule.num_steps)):
+        t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) all images at the same level
+        noise = torch.randn(xt.shape, generator=generator, device=xt.device)  # (B, C, H, W) fresh at each step
+        xt = step(schedule, xt, t, model(xt, t), noise)  # (B, C, H, W) one level cleaner
+        yield xt
+
+
+# --8<-- [end:ddpm]
+
+
+# --8<-- [start:ddim]
+def ddim_levels(schedule: NoiseSchedule, num_steps: int) -> list[int]:
+    """num_steps levels from T - 1 down, evenly spaced, then -1 for the clean image."""
+    if not 0 < num_steps <= schedule.num_steps:
+        raise ValueError(f"num_steps in [1, {schedule.num_steps}] is expected, given {num_steps}")
+    stops = torch.linspace(schedule.num_steps, 0, num_steps + 1)  # (S + 1,) from T to 0
+    return (stops.round().long() - 1).tolist()  # from T - 1 to -1
+
+
+def ddim_step(
+    schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor, eps: Tensor, sigma: Tensor, noise: Tensor
+) -> Tensor:
+    """From level t to any lower level, target, -1 for the clean image (DDIM, Eq. 12)."""
+    kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) alpha_bar of the target, 1 at -1
+    x0 = x0_from_eps(schedule, xt, t, eps)  # (B, C, H, W) the clean image that eps implies
+    direction = (1 - kept - sigma**2).clamp(min=0).sqrt()  # (B, 1, 1, 1) how much of eps goes back in
+    x = kept.sqrt() * x0 + direction * eps + sigma * noise  # (B, C, H, W) signal, old noise, fresh noise
+    return x
+
+
+def ddim_sigma(schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor, eta: float) -> Tensor:
+    """Fresh noise of a step (DDIM, Eq. 16): none for eta = 0; DDPM's posterior deviation for eta = 1."""
+    kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) alpha_bar of the target
+    alpha_bar = schedule.at(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1) alpha_bar of where we are
+    variance = (1 - kept) / (1 - alpha_bar) * (1 - alpha_bar / kept)  # (B, 1, 1, 1) beta_tilde of the longer step
+    sigma = eta * variance.sqrt()  # (B, 1, 1, 1)
+    return sigma
+
+
+@torch.no_grad()
+def sample_ddim(
+    model: nn.Module, schedule: NoiseSchedule, xt: Tensor, num_steps: int, eta: float, generator: torch.Generator
+) -> Tensor:
+    """Images (B, C, H, W) from noise xt (B, C, H, W), in num_steps evaluations of the network."""
+    if eta < 0:
+        raise ValueError(f"eta >= 0 is expected, given {eta}")
+    levels = ddim_levels(schedule, num_steps)  # where to stop
+    for level, lower in zip(levels[:-1], levels[1:], strict=True):
+        t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) where all images are
+        target = torch.full_like(t, lower)  # (B,) where they go
+        noise = torch.randn(xt.shape, generator=generator, device=xt.device)  # (B, C, H, W) unused for eta = 0
+        sigma = ddim_sigma(schedule, xt, t, target, eta)  # (B, 1, 1, 1)
+        xt = ddim_step(schedule, xt, t, target, model(xt, t), sigma, noise)  # (B, C, H, W)
+    return xt
+
+
+# --8<-- [end:ddim]
+
+
+# --8<-- [start:grid]
+def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
+    """Write grey images (N, 1, H, W) in [-1, 1] to a PNG file, `columns` in a row, each pixel as a square."""
+    if images.ndim != 4 or images.shape[1] != 1 or not len(images):
+        raise ValueError(f"at least one grey image (N, 1, H, W) is expected, given {tuple(images.shape)}")
+    rows = math.ceil(len(images) / columns)  # the last row may be shorter
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.7, rows * 0.7), squeeze=False)
+    for axis, image in zip(axes.flat, images, strict=False):
+        axis.imshow(image[0], cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")  # ink is dark
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+# --8<-- [end:grid]
+
+
+# --8<-- [start:pretrained]
+def load_pretrained(folder: str | Path) -> UNet:
+    """The U-Net stored in a folder in diffusers' layout, such as that of google/ddpm-cifar10-32, in `eval` mode.
+
+    The folder holds config.json and diffusion_pytorch_model.safetensors. FileNotFoundError where one is missing,
+    ValueError where the configuration is not that of the paper's network.
+    """
+    from safetensors.torch import load_file  # only this function needs: pip install safetensors
+
+    config = json.loads((Path(folder) / "config.json").read_text())
+    paper = {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6}
+    paper |= {"act_fn": "silu", "attention_head_dim": None, "num_class_embeds": None}
+    other = {name: config.get(name) for name, value in paper.items() if config.get(name) != value}
+    attention = [kind.startswith("Attn") for kind in config["down_block_types"]]
+    if other or [kind.startswith("Attn") for kind in config["up_block_types"]] != attention[::-1]:
+        raise ValueError(
+            f"the paper's network has {paper} and a symmetric U, given {other or config['up_block_types']}"
+        )
+    sizes = config["block_out_channels"], attention, config["layers_per_block"], config["norm_num_groups"]
+    model = UNet(config["in_channels"], *sizes)
+    weights = load_file(Path(folder) / "diffusion_pytorch_model.safetensors")
+    for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
+        weights = {name.replace(f".{old}.", f".{new}."): w for name, w in weights.items()}  # names of old checkpoints
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+# --8<-- [end:pretrained]
+
+
+# --8<-- [start:main]
+TRAIN_STEPS = 1500
+
+
+def main() -> None:
+    """Train on the real digits, then draw sixty that nobody wrote."""
+    torch.manual_seed(0)  # the same first weights each time
+    images, _ = digits()  # (N, 1, 8, 8), labels: nothing here needs them
+    schedule = NoiseSchedule(cosine_beta())  # 1,000 levels
+    model = train(UNet(channels=1, widths=(24, 48)), schedule, images, TRAIN_STEPS)
+    generator = torch.Generator().manual_seed(0)  # the same noise each time
+    noise = torch.randn(60, 1, 8, 8, generator=generator)  # (60, 1, 8, 8) where all sixty start
+    drawn = sample_ddim(model, schedule, noise, num_steps=50, eta=0.0, generator=generator)  # (60, 1, 8, 8)
+    save_grid("digits.png", drawn)
+    print("sixty new digits: digits.png")
+
+
+if __name__ == "__main__":
+    main()
+# --8<-- [end:main]
