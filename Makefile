@@ -35,13 +35,13 @@ site: test ## test, then build the site into site/ with the Verified panels fill
 	@echo "The site is in site/."
 
 lab: post setup ## run the lab of one post: POST=Diffusion (ARGS="--images DIR --device cuda")
-	@$(RUN) -m tools.lab run $(POST) $(ARGS)
+	@$(RUN) -m tools.lab run "$(POST)" $(ARGS)
 
 labs: setup ## run the lab of every post
-	@$(RUN) -m tools.lab run --all $(ARGS)
+	@$(RUN) -m tools.lab all $(ARGS)
 
 new: post setup ## start a post: POST=LLM/Name makes its module, page, lab and test
-	@$(RUN) -m tools.new $(POST)
+	@$(RUN) -m tools.new "$(POST)"
 
 lint: setup ## check style (part of make test)
 	@$(RUN) -m ruff check .

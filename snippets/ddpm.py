@@ -2,7 +2,8 @@
 2020, arXiv 2010.02502) and the cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672).
 
 Shapes: B batch, C channels, H height, W width, T noise levels, N images, S sampling steps.
-Time is an index: t = 0 is the least noisy level, t = T - 1 is almost pure noise. The paper counts from 1.
+Time is an index: t = 0 is the least noisy level, t = T - 1 is almost pure noise. The paper counts from 1, so its t is
+ours plus 1; x0 is the clean image in both.
 """
 
 # --8<-- [start:imports]
@@ -82,7 +83,7 @@ class NoiseSchedule(nn.Module):
 
 # --8<-- [start:forward]
 def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """One step of the forward process, from level t - 1 to level t (Eq. 2): shrink the image, add a little noise."""
+    """One step of the forward process, up to level t (Eq. 2): shrink the image, add a little noise."""
     beta = schedule.at(schedule.beta, t, x)  # (B, 1, 1, 1) how much noise this step adds
     xt = (1 - beta).sqrt() * x + beta.sqrt() * eps  # (B, C, H, W) the variance stays 1 if it was 1
     return xt
@@ -161,6 +162,8 @@ def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -
 # --8<-- [start:loss]
 def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: torch.Generator) -> Tensor:
     """Algorithm 1, one batch: the mean squared error of the predicted noise at random levels (Eq. 14)."""
+    if not x0.is_floating_point():
+        raise ValueError(f"float images are expected, given {x0.dtype}")
     t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,) a level for each
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)  # (B, C, H, W) the answer
     xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W) the question
@@ -175,14 +178,18 @@ def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: 
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move each averaged weight towards the trained one: average = decay * average + (1 - decay) * weight."""
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay in [0, 1] is expected, given {decay}")
     for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)  # in place: no second copy of the network
 
 
 def train(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int, batch_size: int = 64) -> nn.Module:
     """Train on images x0 (N, C, H, W) in [-1, 1] and return the averaged network, in `eval` mode."""
-    if num_steps <= 0 or not x0.is_floating_point() or x0.abs().max() > 1:
-        raise ValueError(f"num_steps > 0 and float images in [-1, 1] are expected, given {num_steps}, {x0.dtype}")
+    if num_steps <= 0 or batch_size <= 0:
+        raise ValueError(f"num_steps > 0 and batch_size > 0 are expected, given {num_steps}, {batch_size}")
+    if not x0.is_floating_point() or x0.abs().max() > 1:
+        raise ValueError(f"float images in [-1, 1] are expected, given {x0.dtype} up to {x0.abs().max()}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
     average = copy.deepcopy(model).eval()  # a calmer copy, used for sampling
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -203,12 +210,12 @@ def train(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int,
 
 # --8<-- [start:ddpm]
 def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
-    """Algorithm 2, line 4: from level t to t - 1, given the predicted noise eps and fresh noise."""
+    """Algorithm 2, line 4: one level down from t, given the predicted noise eps and fresh noise."""
     beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
     share = beta / schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of the predicted noise to take off
     mean = (xt - share * eps) / (1 - beta).sqrt()  # (B, C, H, W) a little cleaner, and back to full size
     sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) exactly 0 at t = 0: no noise at the end
-    x = mean + sigma * noise  # (B, C, H, W) a draw of x_{t-1}
+    x = mean + sigma * noise  # (B, C, H, W) a draw one level down
     return x
 
 
@@ -224,11 +231,13 @@ def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tenso
 def sample_ddpm(
     model: nn.Module, schedule: NoiseSchedule, xt: Tensor, generator: torch.Generator, step: Callable
 ) -> Iterator[Tensor]:
-    """Algorithm 2: yield x_{T-1}, ..., x_0 from noise xt (B, C, H, W); step is one of the two functions above."""
+    """Algorithm 2: yield the noise xt (B, C, H, W), then the images after each step; step is one of the two above."""
+    if not xt.is_floating_point():
+        raise ValueError(f"float images are expected, given {xt.dtype}")
     yield xt
     for level in reversed(range(schedule.num_steps)):
         t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) all images at the same level
-        noise = torch.randn(xt.shape, generator=generator, device=xt.device)  # (B, C, H, W) fresh at each step
+        noise = torch.randn(xt.shape, generator=generator, device=xt.device, dtype=xt.dtype)  # (B, C, H, W) fresh
         xt = step(schedule, xt, t, model(xt, t), noise)  # (B, C, H, W) one level cleaner
         yield xt
 
@@ -270,13 +279,13 @@ def sample_ddim(
     model: nn.Module, schedule: NoiseSchedule, xt: Tensor, num_steps: int, eta: float, generator: torch.Generator
 ) -> Tensor:
     """Images (B, C, H, W) from noise xt (B, C, H, W), in num_steps evaluations of the network."""
-    if eta < 0:
-        raise ValueError(f"eta >= 0 is expected, given {eta}")
+    if eta < 0 or not xt.is_floating_point():
+        raise ValueError(f"eta >= 0 and float images are expected, given {eta} and {xt.dtype}")
     levels = ddim_levels(schedule, num_steps)  # where to stop
     for level, lower in zip(levels[:-1], levels[1:], strict=True):
         t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) where all images are
         target = torch.full_like(t, lower)  # (B,) where they go
-        noise = torch.randn(xt.shape, generator=generator, device=xt.device)  # (B, C, H, W) unused for eta = 0
+        noise = torch.randn(xt.shape, generator=generator, device=xt.device, dtype=xt.dtype)  # (B, C, H, W)
         sigma = ddim_sigma(schedule, xt, t, target, eta)  # (B, 1, 1, 1)
         xt = ddim_step(schedule, xt, t, target, model(xt, t), sigma, noise)  # (B, C, H, W)
     return xt
@@ -288,8 +297,9 @@ def sample_ddim(
 # --8<-- [start:grid]
 def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
     """Write grey images (N, 1, H, W) in [-1, 1] to a PNG file, `columns` in a row, each pixel as a square."""
-    if images.ndim != 4 or images.shape[1] != 1 or not len(images):
-        raise ValueError(f"at least one grey image (N, 1, H, W) is expected, given {tuple(images.shape)}")
+    if images.ndim != 4 or images.shape[1] != 1 or not len(images) or columns <= 0:
+        given = f"{tuple(images.shape)} and columns = {columns}"
+        raise ValueError(f"at least one grey image (N, 1, H, W) and columns > 0 are expected, given {given}")
     rows = math.ceil(len(images) / columns)  # the last row may be shorter
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.7, rows * 0.7), squeeze=False)
     for axis, image in zip(axes.flat, images, strict=False):

@@ -20,9 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from types import CodeType, FrameType
 
+SHAPE = re.compile(r"\((?:[^()]|\([^()]*\))*\)|_\b")
 SECTION = re.compile(r"^\s*# --8<-- \[(start|end):")
 GENERATOR = 0x20  # flag of a generator's code
-YIELD = dis.opmap["YIELD_VALUE"]
+PAUSES = {dis.opmap["YIELD_VALUE"], dis.opmap["RESUME"]}  # where a frame stands that yields; Python 3.13: RESUME
 
 
 @dataclass(frozen=True)
@@ -89,22 +90,14 @@ class Statement:
 
 def parse_comment(comment: str) -> tuple[list[tuple[Dim, ...] | None], str]:
     """The shapes at the beginning of a comment `# (B, C), (B,) purpose`, and their text; ValueError if malformed."""
-    shapes, at = [], 2
-    while True:
-        if shapes and re.match(r"_(?![\w])", comment[at:]):
-            shapes.append(None)
-            end = at + 1
-        else:
-            depth, end = 0, at
-            for end in range(at, len(comment)):
-                depth += (comment[end] == "(") - (comment[end] == ")")
-                if not depth:
-                    break
-            end += 1
-            shapes.append(parse_shape(comment[at:end]))
-        if not re.match(r", (\(|_(?!\w))", comment[end:]):
-            return shapes, comment[2:end]
-        at = end + 2
+    found, shapes, end = SHAPE.match(comment, 2), [], 2
+    if found is None:
+        raise ValueError(f"{comment[2:]} is no shape; its bracket is never closed")
+    while found:
+        shapes.append(None if found[0] == "_" else parse_shape(found[0]))
+        end = found.end()
+        found = SHAPE.match(comment, end + 2) if comment.startswith(", ", end) else None
+    return shapes, comment[2:end]
 
 
 def parse_shape(text: str) -> tuple[Dim, ...]:
@@ -223,6 +216,7 @@ class Module:
             case _:
                 return None
         parts = target.elts if isinstance(target, ast.Tuple) else [target]
+        parts = [part for part in parts if not (isinstance(part, ast.Name) and part.id == "_")] or parts  # unused value
         if kind == "return":
             targets = [("what is returned", load(ast.Name("_")))] * len(parts)
         elif all(isinstance(part, ast.Name | ast.Attribute | ast.Subscript) and not calls(part) for part in parts):
@@ -355,7 +349,7 @@ class Watch:
                 call.raised = True
                 if not issubclass(arg[0], StopIteration):  # which also ends loops inside a statement
                     call.pending = call.returning = None
-            elif event == "return" and not paused(frame):
+            elif event == "return" and (call.raised or not paused(frame)):
                 self._leave(call, frame, arg)
             return trace
 
@@ -441,12 +435,11 @@ class Watch:
                 continue
             if any(dim.letters - call.letters.keys() for dim in statement.dims):
                 continue
-            sizes = {dim.text: dim.size(call.letters) for dim in statement.dims}
-            sizes |= {letter: call.letters[letter] for dim in statement.dims for letter in dim.letters}
-            equal = [(a, b) for a, b in itertools.combinations(sizes, 2) if sizes[a] == sizes[b]]
+            used = {letter for dim in statement.dims for letter in dim.letters}
+            equal = alike({x: call.letters[x] for x in sorted(used)})
+            equal = equal or alike({dim.text: dim.size(call.letters) for dim in statement.dims})
             if equal:
-                a, b = equal[0]
-                found["equal"][statement.last] = f"{a} = {b}" if b.isdigit() else f"{a} = {b} = {sizes[b]}"
+                found["equal"][statement.last] = equal
             else:
                 found["proved"].add(statement.last)
 
@@ -454,6 +447,7 @@ class Watch:
         return self.findings.setdefault(call.module.name, {"proved": set(), "equal": {}, "bare": set()})
 
     def _wrong(self, call: Call, statement: Statement, real: str) -> None:
+        call.seen.discard(statement)
         used = sorted({letter for dim in statement.dims for letter in dim.letters} & call.letters.keys())
         known = ", ".join(f"{x} = {call.letters[x]} from line {call.origin[x]}" for x in used)
         said = f"the comment says {statement.text}" + (f" with {known}" if known else "")
@@ -462,9 +456,17 @@ class Watch:
             self.wrong.append(message)
 
 
+def alike(sizes: dict[str, int]) -> str:
+    """Two names with the same size, as text; empty where all sizes differ."""
+    for a, b in itertools.combinations(sizes, 2):
+        if sizes[a] == sizes[b]:
+            return f"{a} = {b}" if b.isdigit() else f"{a} = {b} = {sizes[b]}"
+    return ""
+
+
 def paused(frame: FrameType) -> bool:
-    """Whether a generator only yields."""
-    return bool(frame.f_code.co_flags & GENERATOR) and frame.f_code.co_code[frame.f_lasti] == YIELD
+    """Whether a generator yields, and will go on."""
+    return bool(frame.f_code.co_flags & GENERATOR) and frame.f_code.co_code[frame.f_lasti] in PAUSES
 
 
 def read(code: CodeType, frame: FrameType):

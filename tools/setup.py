@@ -119,9 +119,10 @@ def install(label: str, command: list, source: str):
     print(" failed", flush=True)
     log_name = LOG.relative_to(ROOT)
     if any(NO_NETWORK.search(line) for line in lines):
-        sys.exit(f"{source} cannot be reached, and the first run needs it. Run the same command again. Log: {log_name}")
-    errors = [line for line in lines if re.match("ERROR:|npm error", line)] + lines[-1:] + ["no output"]
-    sys.exit(f"{label} could not be installed: {errors[0]} Log: {log_name}")
+        sys.exit(f"No network: {source} cannot be reached. Connect, then run the same command again. Log: {log_name}")
+    errors = [line for line in lines if line.startswith("ERROR:")][-1:]  # pip's last line says most, npm's first
+    errors += [line for line in lines if line.startswith("npm error")] + lines[-1:] + ["it printed nothing"]
+    sys.exit(f"{label} failed with Python {sys.version.split()[0]}: {errors[0][:300]}. Log: {log_name}")
 
 
 def set_up():
@@ -143,9 +144,9 @@ def set_up():
         STAMP.write_text("unfinished")
         LOG.write_text("")
         pip = ["-I", "-m", "pip", "install", "--no-input", "--progress-bar=off", "--disable-pip-version-check"]
-        install("Python packages", [str(VENV_PYTHON), *pip, "-r", "requirements.txt"], "The Python package index")
+        install("Python packages", [str(VENV_PYTHON), *pip, "-r", "requirements.txt"], "the Python package index")
         npm = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--fetch-retry-mintimeout=1000"]
-        install("npm packages", [str(VENV / "bin/npm"), *npm], "The npm registry")
+        install("npm packages", [str(VENV / "bin/npm"), *npm], "the npm registry")
         STAMP.write_text(key)
         print(f"Ready after {time.monotonic() - begin:.0f} s.", flush=True)
 

@@ -88,6 +88,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 def nearest(x: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """For each image of x (N, C, H, W) its nearest one among others (M, C, H, W): distance (N,) and index (N,)."""
+    if x.shape[1:] != others.shape[1:]:
+        raise ValueError(f"images of the same size are expected, given {tuple(x.shape)} and {tuple(others.shape)}")
     distance = torch.cdist(x.flatten(1), others.flatten(1))  # (N, M)
     smallest, index = distance.min(dim=1)  # (N,), (N,)
     return smallest, index

@@ -20,8 +20,8 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     if dim < 4 or dim % 2:
         raise ValueError(f"dim is an even number of at least 4, given {dim}")
     half = dim // 2  # one frequency for each pair of a sine and a cosine
-    exponent = torch.arange(half, device=t.device) / (half - 1)  # (D // 2,) from 0 to 1
-    frequency = torch.exp(-math.log(10_000) * exponent)  # (D // 2,) from 1 down to 1/10,000
+    exponent = -math.log(10_000) * torch.arange(half, device=t.device) / (half - 1)  # (D // 2,) from 0 down
+    frequency = torch.exp(exponent)  # (D // 2,) from 1 down to 1/10,000, evenly in the logarithm
     angle = t[:, None].float() * frequency  # (B, D // 2) how far each wave has turned at level t
     embedding = torch.cat([angle.sin(), angle.cos()], dim=1)  # (B, D) all sines, then all cosines
     return embedding
@@ -209,6 +209,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The predicted noise (B, C, H, W) in images x (B, C, H, W) at levels t (B,); H, W multiples of the factor."""
+        if not x.is_floating_point() or t.shape != x.shape[:1]:
+            raise ValueError(f"float images and one t for each are expected, given {x.dtype} and t {tuple(t.shape)}")
         if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % self.factor or x.shape[3] % self.factor:
             raise ValueError(
                 f"images of shape (B, {self.channels}, H, W) with H and W multiples of {self.factor} are "

@@ -29,6 +29,8 @@ class Toy2D:
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Points (B, 2), float64, and the component (B,) that each was drawn from."""
+        if count <= 0:
+            raise ValueError(f"count > 0 is expected, given {count}")
         component = torch.multinomial(self.weights, count, replacement=True, generator=generator)  # (B,)
         eps = torch.randn(count, 2, generator=generator, dtype=torch.float64)  # (B, 2)
         points = self.means[component] + self.deviations[component, None] * eps  # (B, 2)
@@ -38,6 +40,8 @@ class Toy2D:
         """log p(x, k) (B, K) of noisy points x (B, 2)."""
         if x.ndim != 2 or x.shape[1] != 2:
             raise ValueError(f"points (B, 2) are expected, given {tuple(x.shape)}")
+        if noise < 0:
+            raise ValueError(f"noise >= 0 is expected, given {noise}")
         variance = (signal * self.deviations).square() + noise**2  # (K,)
         distance = (x[:, None].double() - signal * self.means).square().sum(dim=2)  # (B, K) squared
         log_normal = -distance / (2 * variance) - torch.log(2 * torch.pi * variance)  # (B, K)

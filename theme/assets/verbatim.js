@@ -63,19 +63,25 @@ const search = document.getElementById("search");
 const query = document.getElementById("search-query");
 const status = document.getElementById("search-status");
 const results = document.getElementById("search-results");
-const base = new URL(`${root.dataset.base}/`, location);
+const index = new URL(root.dataset.index, location);
 const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 const MOST = 20;
 let sections;
 
 async function load() {
-  const answer = await fetch(new URL("search/search_index.json", base));
+  const answer = await fetch(index);
   const parser = new DOMParser();
   const plain = (html) => parser.parseFromString(html, "text/html").body.textContent.replace(/\s+/g, " ").trim();
   sections = (await answer.json()).docs.map(({ location: place, title, text }) => ({ place, title: plain(title), text: plain(text) }));
-  const names = new Map(sections.filter(({ place }) => !place.includes("#")).map(({ place, title }) => [place, title]));
+  const pages = new Map(sections.filter(({ place }) => !place.includes("#")).map((section) => [section.place, section]));
+  sections = sections.filter((section) => { // the section of a page's own heading is the page
+    const page = pages.get(section.place.split("#")[0]);
+    if (page === section || page?.title !== section.title) return true;
+    page.text = section.text;
+    return false;
+  });
   for (const section of sections) {
-    section.page = names.get(section.place.split("#")[0]) ?? "";
+    section.page = pages.get(section.place.split("#")[0])?.title ?? "";
     section.foldedTitle = fold(section.title);
     section.foldedText = fold(`${section.page} ${section.title} ${section.text}`);
   }
@@ -107,7 +113,7 @@ function show() {
   status.textContent = !words.length ? "" : found.length ? `${found.length} found` : "Nothing found";
   results.replaceChildren(...found.slice(0, MOST).map(([, section]) => {
     const where = section.place.includes("#") && section.page ? element("small", { textContent: section.page }) : "";
-    const link = element("a", { href: new URL(section.place, base) }, where, element("strong", { textContent: section.title }));
+    const link = element("a", { href: new URL(`../${section.place}`, index) }, where, element("strong", { textContent: section.title }));
     link.append(element("span", {}, ...excerpt(section.text, words)));
     return element("li", {}, link);
   }));

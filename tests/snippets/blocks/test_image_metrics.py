@@ -1,0 +1,91 @@
+"""The judges of drawn digits: closed forms, and a classifier that reads digits it has not seen."""
+
+import pytest
+import torch
+
+from snippets.blocks import image_metrics as metrics
+from snippets.data.digits import digits
+
+
+def gaussian(count: int, mean: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    """Rows whose sample mean and covariance are exactly mean and root root^T."""
+    x = torch.randn(count, len(mean), dtype=torch.float64)
+    x = x - x.mean(0)
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
+    return x @ root.T + mean
+
+
+@pytest.mark.equation("ddpm-frechet")
+def test_frechet_distance_of_known_gaussians():
+    mean_a, mean_b = torch.randn(5).double(), torch.randn(5).double()
+    diagonal_a, diagonal_b = torch.rand(5).double() + 0.5, torch.rand(5).double() + 0.5
+    a = gaussian(40, mean_a, diagonal_a.diag())
+    b = gaussian(30, mean_b, diagonal_b.diag())
+    expected = (mean_a - mean_b).square().sum() + (diagonal_a - diagonal_b).square().sum()  # commuting covariances
+    assert abs(metrics.frechet_distance(a, b) - expected) < 1e-9
+    turn, _ = torch.linalg.qr(torch.randn(5, 5).double())
+    assert abs(metrics.frechet_distance(a @ turn, b @ turn) - expected) < 1e-9  # a rotation changes nothing
+
+
+def test_frechet_distance_equals_scipy_and_notices(agrees):
+    import scipy.linalg
+
+    a, b = (
+        gaussian(40, torch.zeros(5), torch.randn(5, 5).double()),
+        gaussian(30, torch.ones(5), torch.randn(5, 5).double()),
+    )
+    cov_a, cov_b = torch.cov(a.T).numpy(), torch.cov(b.T).numpy()
+    cross = scipy.linalg.sqrtm(cov_a @ cov_b).real.trace()
+    theirs = float((a.mean(0) - b.mean(0)).square().sum()) + cov_a.trace() + cov_b.trace() - 2 * cross
+    ours = torch.tensor(metrics.frechet_distance(a, b), dtype=torch.float64)
+    agrees(ours, torch.tensor(theirs, dtype=torch.float64), "scipy.linalg.sqrtm", 1e-8)
+    assert metrics.frechet_distance(a, a) < 1e-9
+    assert abs(metrics.frechet_distance(a, b) - metrics.frechet_distance(b, a)) < 1e-9
+    assert abs(metrics.frechet_distance(a, 2 * b) - theirs) > 0.1
+    few = torch.randn(3, 5)  # fewer rows than features: a singular covariance is no error
+    assert metrics.frechet_distance(few, few + 1) == pytest.approx(5, abs=1e-5)
+
+
+def test_shift_moves_each_image_by_at_most_one_pixel():
+    x = torch.full((200, 1, 8, 8), -1.0)
+    x[:, 0, 3, 4] = 1.0
+    moved = metrics.shift(x, torch.Generator().manual_seed(0))
+    places = (moved[:, 0] == 1).nonzero()[:, 1:] - torch.tensor([3, 4])
+    assert len(places) == 200 and places.abs().max() == 1
+    assert len(places.unique(dim=0)) == 9
+
+
+def test_classifier_reads_held_out_digits():
+    torch.manual_seed(5)
+    model = metrics.train_classifier(*digits(), epochs=12)
+    x, y = digits(held_out=True)
+    with torch.no_grad():
+        assert (model(x).argmax(1) == y).float().mean() >= 0.97
+        assert model.features(x).shape == (360, 64)
+        assert (model(-x).argmax(1) == y).float().mean() < 0.5  # and it is the picture that it reads
+    assert not model.training
+
+
+def test_nearest_finds_a_planted_twin():
+    x, others = torch.randn(6, 2, 3, 4), torch.randn(9, 2, 3, 4)
+    others[7] = x[2] + 0.01
+    distance, index = metrics.nearest(x, others)
+    assert index[2] == 7 and distance[2] == pytest.approx(0.01 * 24**0.5, rel=1e-2)
+    brute = torch.stack([(x[i] - others).flatten(1).norm(dim=1).min() for i in range(6)])
+    torch.testing.assert_close(distance, brute, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "call, given",
+    [
+        (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3)), "given \\(1, 3\\)"),
+        (lambda: metrics.frechet_distance(torch.zeros(4, 3), torch.zeros(4, 2)), "given \\(4, 3\\), \\(4, 2\\)"),
+        (lambda: metrics.DigitClassifier()(torch.zeros(4, 3, 8, 8)), "given \\(4, 3, 8, 8\\)"),
+        (lambda: metrics.train_classifier(torch.zeros(4, 1, 8, 8), torch.zeros(3)), "as many labels"),
+        (lambda: metrics.train_classifier(torch.zeros(4, 1, 8, 8), torch.zeros(4), epochs=0), "epochs > 0"),
+        (lambda: metrics.nearest(torch.zeros(4, 1, 8, 8), torch.zeros(4, 3, 8, 8)), "same size"),
+    ],
+)
+def test_wrong_input_is_refused(call, given):
+    with pytest.raises(ValueError, match=given):
+        call()

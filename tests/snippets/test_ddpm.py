@@ -1,0 +1,495 @@
+"""DDPM: every equation against a derivation of its own, samplers and schedules against diffusers, exact toy samples."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from torch import nn
+
+from snippets import ddpm
+from snippets.blocks.unet import UNet
+from snippets.data.toy2d import toy2d
+
+T = 40  # levels of the small schedule; no other size below is 40
+
+
+@pytest.fixture
+def schedule() -> ddpm.NoiseSchedule:
+    return ddpm.NoiseSchedule(ddpm.linear_beta(T, 2e-3, 0.3))
+
+
+@pytest.fixture
+def batch(schedule):
+    """x0, t, eps and xt in float64: B = 5, C = 3, H = 4, W = 6; the first and last level are among the five."""
+    x0 = torch.rand(5, 3, 4, 6, dtype=torch.float64) * 2 - 1
+    eps = torch.randn_like(x0)
+    t = torch.tensor([0, 1, 17, 30, T - 1])
+    return x0, t, eps, ddpm.q_sample(schedule, x0, t, eps)
+
+
+class Exact(nn.Module):
+    """A perfect network: the expected noise in points (B, 2, 1, 1) of the toy mixture."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule, self.toy = schedule, toy2d()
+
+    def forward(self, x, t):
+        signal, noise = float(self.schedule.signal[t[0]]), float(self.schedule.noise[t[0]])
+        return self.toy.eps(x[:, :, 0, 0], signal, noise)[:, :, None, None].to(x.dtype)
+
+
+# schedules
+
+
+@pytest.mark.equation("ddpm-linear")
+def test_linear_schedule_equals_diffusers(agrees):
+    theirs = DDPMScheduler(num_train_timesteps=T, beta_start=1e-3, beta_end=0.05)
+    agrees(ddpm.linear_beta(T, 1e-3, 0.05), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
+    ours = ddpm.NoiseSchedule(ddpm.linear_beta(T, 1e-3, 0.05))
+    agrees(ours.alpha_bar, theirs.alphas_cumprod.double(), "diffusers.DDPMScheduler", 1e-5)
+    assert ddpm.linear_beta()[[0, -1]].tolist() == [1e-4, 0.02]  # the paper's ends
+    assert (ddpm.linear_beta(T, 1e-3, 0.051) - theirs.betas).abs().max() > 1e-5  # negative control
+
+
+@pytest.mark.equation("ddpm-cosine")
+def test_cosine_schedule_equals_diffusers_and_its_formula(agrees):
+    theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2")
+    agrees(ddpm.cosine_beta(T), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
+    alpha_bar = ddpm.NoiseSchedule(ddpm.cosine_beta(T)).alpha_bar
+    time = torch.arange(1, T, dtype=torch.float64) / T  # all but the last level, which is clipped
+    curve = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    torch.testing.assert_close(alpha_bar[:-1], curve, rtol=0, atol=1e-12)
+    assert (ddpm.cosine_beta(T, offset=0.02) - theirs.betas).abs().max() > 1e-5
+
+
+def test_float32_would_lose_digits_at_the_clean_end():
+    beta = ddpm.linear_beta(1000)
+    exact = ddpm.NoiseSchedule(beta).noise[0] ** 2
+    single = 1 - torch.cumprod(1 - beta.float(), dim=0)[0]
+    assert abs(exact - 1e-4) < 1e-15
+    assert abs(single.double() - 1e-4) / 1e-4 > 1e-5  # what the comment in NoiseSchedule claims
+
+
+# forward process
+
+
+@pytest.mark.equation("ddpm-step-forward")
+def test_one_forward_step_has_the_mean_and_variance_of_equation_2(schedule, batch):
+    x0, t, eps, _ = batch
+    beta = torch.linspace(2e-3, 0.3, T, dtype=torch.float64)[t][:, None, None, None]
+    torch.testing.assert_close(ddpm.q_step(schedule, x0, t, 0 * eps), (1 - beta) ** 0.5 * x0)
+    torch.testing.assert_close(ddpm.q_step(schedule, 0 * x0, t, eps), beta**0.5 * eps)
+
+
+@pytest.mark.equation("ddpm-forward")
+def test_iterated_steps_equal_the_jump(schedule, batch):
+    x0, _, eps, _ = batch
+    mean, variance = x0, torch.zeros_like(x0)
+    for level in range(T):
+        t = torch.full((5,), level)
+        mean = ddpm.q_step(schedule, mean, t, torch.zeros_like(x0))
+        gain = ddpm.q_step(schedule, torch.ones_like(x0), t, torch.zeros_like(x0))  # factor of what was there
+        added = ddpm.q_step(schedule, torch.zeros_like(x0), t, torch.ones_like(x0))  # factor of the new noise
+        variance = gain**2 * variance + added**2
+        torch.testing.assert_close(ddpm.q_sample(schedule, x0, t, 0 * x0), mean)
+        torch.testing.assert_close(ddpm.q_sample(schedule, 0 * x0, t, torch.ones_like(x0)) ** 2, variance)
+    assert (ddpm.q_sample(schedule, x0, torch.full((5,), T - 2), 0 * eps) - mean).abs().max() > 1e-3  # one level off
+
+
+# parameterisations
+
+
+@pytest.mark.equation("ddpm-x0")
+def test_x0_and_eps_come_back_from_each_other(schedule, batch):
+    x0, t, eps, xt = batch
+    torch.testing.assert_close(ddpm.x0_from_eps(schedule, xt, t, eps), x0)
+    torch.testing.assert_close(ddpm.eps_from_x0(schedule, xt, t, x0), eps)
+    assert (ddpm.x0_from_eps(schedule, xt, t, x0) - x0).abs().max() > 0.1
+
+
+@pytest.mark.equation("ddpm-velocity")
+def test_velocity_is_a_rotation_and_equals_diffusers(schedule, batch, agrees):
+    x0, t, eps, xt = batch
+    v = ddpm.velocity(schedule, x0, t, eps)
+    torch.testing.assert_close(xt**2 + v**2, x0**2 + eps**2)  # a rotation keeps the length
+    torch.testing.assert_close(ddpm.x0_from_v(schedule, xt, t, v), x0)
+    torch.testing.assert_close(ddpm.eps_from_v(schedule, xt, t, v), eps)
+    theirs = DDPMScheduler(num_train_timesteps=T, beta_start=2e-3, beta_end=0.3)
+    theirs.alphas_cumprod = schedule.alpha_bar.clone()
+    agrees(v, theirs.get_velocity(x0, eps, t), "diffusers.DDPMScheduler", 1e-10)
+    assert (ddpm.velocity(schedule, eps, t, x0) - v).abs().max() > 0.1  # x0 and eps swapped
+
+
+# posterior
+
+
+@pytest.mark.equation("ddpm-posterior-mean")
+@pytest.mark.equation("ddpm-posterior-variance")
+def test_posterior_is_the_product_of_the_two_gaussians(schedule, batch):
+    """q(x_{t-1} | x_t, x_0) is proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0): precisions add."""
+    x0, _, _, _ = batch
+    t = torch.tensor([1, 2, 17, 30, T - 1])
+    xt = torch.randn_like(x0)
+    beta = torch.linspace(2e-3, 0.3, T, dtype=torch.float64)
+    before = torch.stack([torch.prod(1 - beta[:k]) for k in t])[:, None, None, None]  # alpha_bar at t - 1
+    b = beta[t][:, None, None, None]
+    precision = (1 - b) / b + 1 / (1 - before)
+    mean = ((1 - b) ** 0.5 / b * xt + before**0.5 / (1 - before) * x0) / precision
+    torch.testing.assert_close(ddpm.posterior_mean(schedule, x0, xt, t), mean)
+    torch.testing.assert_close(schedule.beta_tilde[t], 1 / precision.flatten())
+    assert (schedule.beta[t] - 1 / precision.flatten()).abs().min() > 1e-5  # beta is another variance
+
+
+def test_posterior_at_the_first_level_is_the_clean_image(schedule, batch):
+    x0, t, _, xt = batch
+    t = torch.zeros_like(t)
+    torch.testing.assert_close(ddpm.posterior_mean(schedule, x0, xt, t), x0)
+    assert schedule.beta_tilde[0] == 0
+
+
+@pytest.mark.equation("ddpm-step")
+def test_mean_of_algorithm_2_is_the_posterior_mean_through_x0(schedule, batch):
+    _, t, eps, xt = batch
+    x0 = ddpm.x0_from_eps(schedule, xt, t, eps)
+    mean = ddpm.ddpm_step(schedule, xt, t, eps, torch.zeros_like(xt))
+    torch.testing.assert_close(mean, ddpm.posterior_mean(schedule, x0, xt, t))
+    noise = torch.randn_like(xt)
+    sigma = (ddpm.ddpm_step(schedule, xt, t, eps, noise) - mean) / noise
+    torch.testing.assert_close(sigma[:, 0, 0, 0] ** 2, schedule.beta_tilde[t])
+
+
+def test_clipping_changes_the_step_only_where_it_clips(schedule, batch):
+    _, t, eps, xt = batch
+    noise = torch.randn_like(xt)
+    inside = ddpm.q_sample(schedule, torch.rand_like(xt) - 0.5, t, eps)  # implied images well inside [-1, 1]
+    plain, clipped = (f(schedule, inside, t, eps, noise) for f in (ddpm.ddpm_step, ddpm.ddpm_step_clipped))
+    torch.testing.assert_close(plain, clipped)
+    wild = 3 * xt  # implied images far outside
+    plain, clipped = (f(schedule, wild, t, eps, noise) for f in (ddpm.ddpm_step, ddpm.ddpm_step_clipped))
+    assert (plain - clipped).abs().max() > 0.1
+
+
+@pytest.mark.equation("ddpm-bound")
+def test_the_bound_weighs_the_noise_error_as_derived(schedule, batch):
+    """KL between the posterior and the model's step, from torch.distributions, against the weighted error of eps."""
+    x0, _, eps, _ = batch
+    t = torch.tensor([1, 2, 17, 30, T - 1])
+    xt = ddpm.q_sample(schedule, x0, t, eps)
+    guess = eps + 0.3 * torch.randn_like(eps)
+    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()
+    q = torch.distributions.Normal(ddpm.posterior_mean(schedule, x0, xt, t), sigma)
+    p = torch.distributions.Normal(ddpm.ddpm_step(schedule, xt, t, guess, torch.zeros_like(xt)), sigma)
+    kl = torch.distributions.kl_divergence(q, p)
+    beta, noise = schedule.at(schedule.beta, t, xt), schedule.at(schedule.noise, t, xt)
+    weight = beta**2 / (2 * sigma**2 * (1 - beta) * noise**2)
+    torch.testing.assert_close(kl, weight * (eps - guess) ** 2)
+    assert (kl - (eps - guess) ** 2).abs().max() > 0.1  # L_simple drops the weight
+
+
+# loss and training
+
+
+class Answer(nn.Module):
+    """Says the same number everywhere, and remembers what it was asked."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, x, t):
+        self.asked = x, t
+        return self.value.expand_as(x)
+
+
+@pytest.mark.equation("ddpm-loss")
+def test_loss_is_the_mean_squared_error_of_the_noise(schedule):
+    x0, model = torch.rand(300, 3, 4, 6) * 2 - 1, Answer(0.7)
+    loss = ddpm.ddpm_loss(model, schedule, x0, torch.Generator().manual_seed(3))
+    xt, t = model.asked
+    eps = ddpm.eps_from_x0(schedule, xt, t, x0)  # the noise that was added
+    torch.testing.assert_close(loss, (eps - 0.7).square().mean(), rtol=1e-4, atol=1e-5)
+    assert t.min() == 0 and t.max() == T - 1  # both ends are drawn
+    assert abs(eps.mean()) < 0.03 and abs(eps.std() - 1) < 0.03  # standard normal
+    per_level = torch.tensor([eps[t == k].std() for k in range(T)])
+    assert per_level.min() > 0.5  # noise at every level, the first one too
+
+
+@pytest.mark.equation("ddpm-ema")
+def test_average_is_exponential():
+    fast, slow = nn.Linear(3, 2), nn.Linear(3, 2)
+    before = slow.weight.detach().clone()
+    ddpm.ema_update(slow, fast, 0.9)
+    torch.testing.assert_close(slow.weight, 0.9 * before + 0.1 * fast.weight)
+    ddpm.ema_update(slow, fast, 0.0)
+    assert torch.equal(slow.weight, fast.weight)
+
+
+def test_training_learns_and_repeats(schedule):
+    x0 = torch.full((7, 1, 4, 6), 0.5) * torch.tensor([1.0, -1.0])[torch.arange(7) % 2, None, None, None]
+
+    def trained(num_steps):
+        torch.manual_seed(1)
+        return ddpm.train(UNet(1, (8, 16), groups=4), schedule, x0, num_steps, batch_size=9)
+
+    def loss(model):
+        with torch.no_grad():
+            many = x0.repeat(40, 1, 1, 1)
+            return ddpm.ddpm_loss(model, schedule, many, torch.Generator().manual_seed(5)).item()
+
+    short, long = trained(4), trained(40)
+    assert loss(long) < 0.8 * loss(short)
+    assert loss(short) == loss(trained(4))  # seeded
+    assert not long.training
+
+
+# samplers
+
+
+def diffusers_ddpm(clip: bool) -> DDPMScheduler:
+    theirs = DDPMScheduler(num_train_timesteps=T, beta_start=2e-3, beta_end=0.3, clip_sample=clip)
+    exact = ddpm.NoiseSchedule(ddpm.linear_beta(T, 2e-3, 0.3))  # theirs are float32
+    theirs.betas, theirs.alphas, theirs.alphas_cumprod = exact.beta, 1 - exact.beta, exact.alpha_bar
+    theirs.one = torch.tensor(1.0, dtype=torch.float64)
+    return theirs
+
+
+@pytest.mark.parametrize("step, clip", [(ddpm.ddpm_step, False), (ddpm.ddpm_step_clipped, True)])
+def test_ddpm_steps_equal_diffusers(schedule, agrees, step, clip):
+    theirs = diffusers_ddpm(clip)
+    for level in (0, 1, 17, T - 1):
+        xt = 2 * torch.randn(5, 3, 4, 6, dtype=torch.float64)
+        eps, t = torch.randn_like(xt), torch.full((5,), level)
+        noise = torch.randn(xt.shape, generator=torch.Generator().manual_seed(level), dtype=xt.dtype)
+        out = theirs.step(eps, level, xt, generator=torch.Generator().manual_seed(level)).prev_sample
+        agrees(step(schedule, xt, t, eps, noise), out, "diffusers.DDPMScheduler", 1e-10)
+        if level:
+            assert (step(schedule, xt, t - 1, eps, noise) - out).abs().max() > 1e-3  # one level off
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.equation("ddim-step")
+def test_ddim_steps_equal_diffusers(schedule, agrees, eta):
+    theirs = DDIMScheduler(T, 2e-3, 0.3, clip_sample=False, timestep_spacing="trailing")
+    theirs.alphas_cumprod = schedule.alpha_bar.clone()
+    theirs.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    theirs.set_timesteps(8)
+    levels = ddpm.ddim_levels(schedule, 8)
+    assert levels[:-1] == theirs.timesteps.tolist() and levels[-1] == -1
+    for level, lower in zip(levels[:-1], levels[1:], strict=True):
+        xt = torch.randn(5, 3, 4, 6, dtype=torch.float64)
+        eps, noise = torch.randn_like(xt), torch.randn_like(xt)
+        t, target = torch.full((5,), level), torch.full((5,), lower)
+        out = theirs.step(eps, level, xt, eta=eta, variance_noise=noise).prev_sample
+        sigma = ddpm.ddim_sigma(schedule, xt, t, target, eta)
+        agrees(ddpm.ddim_step(schedule, xt, t, target, eps, sigma, noise), out, "diffusers.DDIMScheduler", 1e-10)
+        wrong = ddpm.ddim_step(schedule, xt, t, target, eps, sigma + 0.1, noise)
+        assert (wrong - out).abs().max() > 1e-3
+
+
+def test_whole_samplers_equal_diffusers(schedule, agrees):
+    model = UNet(3, (8, 16), groups=4).double().eval()
+    start = torch.randn(5, 3, 4, 6, dtype=torch.float64)
+    for clip, step in ((False, ddpm.ddpm_step), (True, ddpm.ddpm_step_clipped)):
+        theirs, generator, x = diffusers_ddpm(clip), torch.Generator().manual_seed(2), start
+        with torch.no_grad():
+            for level in reversed(range(T)):
+                eps = model(x, torch.full((5,), level))
+                x = theirs.step(eps, level, x, generator=generator).prev_sample
+        *_, ours = ddpm.sample_ddpm(model, schedule, start, torch.Generator().manual_seed(2), step)
+        agrees(ours, x, "diffusers.DDPMScheduler", 1e-10)
+    theirs = DDIMScheduler(T, 2e-3, 0.3, clip_sample=False, timestep_spacing="trailing")
+    theirs.alphas_cumprod = schedule.alpha_bar.clone()
+    theirs.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    theirs.set_timesteps(10)
+    x = start
+    with torch.no_grad():
+        for level in theirs.timesteps:
+            x = theirs.step(model(x, level.expand(5)), level, x).prev_sample
+    ours = ddpm.sample_ddim(model, schedule, start, 10, 0.0, torch.Generator())
+    agrees(ours, x, "diffusers.DDIMScheduler", 1e-10)
+    assert (ddpm.sample_ddim(model, schedule, start, 20, 0.0, torch.Generator()) - x).abs().max() > 1e-3
+
+
+@pytest.mark.equation("ddim-sigma")
+def test_ddim_with_eta_1_has_the_posterior_variance(schedule, batch):
+    _, _, _, xt = batch
+    t = torch.tensor([0, 1, 17, 30, T - 1])
+    sigma = ddpm.ddim_sigma(schedule, xt, t, t - 1, eta=1.0)
+    torch.testing.assert_close(sigma.flatten() ** 2, schedule.beta_tilde[t])
+    torch.testing.assert_close(ddpm.ddim_sigma(schedule, xt, t, t - 1, eta=0.5), 0.5 * sigma)
+    eps, noise = torch.randn_like(xt), torch.randn_like(xt)
+    ddim = ddpm.ddim_step(schedule, xt, t, t - 1, eps, sigma, noise)
+    torch.testing.assert_close(ddim, ddpm.ddpm_step(schedule, xt, t, eps, noise))  # the whole step is DDPM's
+
+
+def test_no_noise_at_the_last_step(schedule):
+    xt, eps = torch.randn(5, 3, 4, 6), torch.randn(5, 3, 4, 6)
+    for level, moves in ((0, False), (1, True)):
+        t = torch.full((5,), level)
+        for step in (ddpm.ddpm_step, ddpm.ddpm_step_clipped):
+            quiet, loud = step(schedule, xt, t, eps, 0 * xt), step(schedule, xt, t, eps, xt)
+            assert torch.equal(quiet, loud) is not moves
+
+
+def test_sample_ddpm_yields_every_level(schedule):
+    start = torch.randn(5, 3, 4, 6)
+    chain = list(ddpm.sample_ddpm(Answer(0.1), schedule, start, torch.Generator(), ddpm.ddpm_step))
+    assert len(chain) == T + 1 and torch.equal(chain[0], start)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_exact_noise_gives_exact_samples(sampler):
+    """With the true E[eps | x] of the toy mixture, the drawn points have the mixture's moments and weights."""
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    toy, generator, count = toy2d(), torch.Generator().manual_seed(0), 5000
+    start = torch.randn(count, 2, 1, 1, generator=generator, dtype=torch.float64)
+    if sampler == "ddpm":
+        *_, x = ddpm.sample_ddpm(Exact(schedule), schedule, start, generator, ddpm.ddpm_step)
+    else:
+        x = ddpm.sample_ddim(Exact(schedule), schedule, start, 200, 0.0, generator)
+    x = x[:, :, 0, 0]
+    mean = toy.weights @ toy.means
+    offset = toy.means - mean
+    cov = (offset.T * toy.weights) @ offset + (toy.weights * toy.deviations**2).sum() * torch.eye(2)
+    spread = cov.diagonal().sqrt()
+    assert ((x.mean(0) - mean).abs() < 4 * spread / count**0.5).all()
+    assert (torch.cov(x.T) - cov).abs().max() < 0.08 * cov.diagonal().max()
+    nearest = (x[:, None] - toy.means).square().sum(2).argmin(1)
+    share = torch.bincount(nearest, minlength=3) / count
+    assert (share - toy.weights).abs().max() < 4 * 0.5 / count**0.5
+    inner = torch.stack([x[nearest == k].std(0).mean() for k in range(3)])
+    torch.testing.assert_close(inner, toy.deviations, rtol=0.05, atol=0)  # each blob as wide as it should be
+
+
+# files
+
+
+def test_load_pretrained_reads_what_diffusers_writes(tmp_path, agrees):
+    theirs = UNet2DModel(
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(16, 24, 40),
+        down_block_types=("AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D"),
+        layers_per_block=2,
+        norm_num_groups=8,
+        attention_head_dim=None,
+        norm_eps=1e-6,
+        downsample_padding=0,
+        freq_shift=1,
+        flip_sin_to_cos=False,
+    ).eval()
+    for p in theirs.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    theirs.save_pretrained(tmp_path)
+    ours = ddpm.load_pretrained(tmp_path)
+    x, t = torch.randn(5, 3, 8, 12), torch.tensor([0, 1, 500, 998, 999])
+    with torch.no_grad():
+        agrees(ours(x, t), theirs(x, t).sample, "diffusers.UNet2DModel", 2e-5)
+        assert (ours(x, t.flip(0)) - theirs(x, t).sample).abs().max() > 1e-3
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = load_file(file)
+    for new, name in old.items():
+        weights = {k.replace(f".{new}.", f".{name}."): w for k, w in weights.items()}
+    save_file(weights, file)  # the names of checkpoints from 2022
+    with torch.no_grad():
+        agrees(ddpm.load_pretrained(tmp_path)(x, t), theirs(x, t).sample, "diffusers.UNet2DModel", 2e-5)
+
+
+def test_load_pretrained_refuses_other_networks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        ddpm.load_pretrained(tmp_path)
+    other = UNet2DModel(
+        block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2
+    )
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="given.*'freq_shift': 0"):
+        ddpm.load_pretrained(tmp_path)
+
+
+def test_main_writes_a_picture(tmp_path, monkeypatch, capsys):
+    import matplotlib.image
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ddpm, "TRAIN_STEPS", 2)
+    ddpm.main()
+    picture = matplotlib.image.imread(tmp_path / "digits.png")
+    assert picture.shape[:2] == (420, 700)  # 6 rows of 10
+    assert "digits.png" in capsys.readouterr().out
+
+
+# wrong input
+
+
+S = ddpm.NoiseSchedule(ddpm.linear_beta(T))
+X, LEVEL = torch.zeros(5, 3, 4, 6), torch.zeros(5, dtype=torch.long)
+G = torch.Generator()
+TAKES_LEVELS = [
+    lambda x, t: ddpm.q_step(S, x, t, x),
+    lambda x, t: ddpm.q_sample(S, x, t, x),
+    lambda x, t: ddpm.x0_from_eps(S, x, t, x),
+    lambda x, t: ddpm.eps_from_x0(S, x, t, x),
+    lambda x, t: ddpm.velocity(S, x, t, x),
+    lambda x, t: ddpm.x0_from_v(S, x, t, x),
+    lambda x, t: ddpm.eps_from_v(S, x, t, x),
+    lambda x, t: ddpm.posterior_mean(S, x, x, t),
+    lambda x, t: ddpm.ddpm_step(S, x, t, x, x),
+    lambda x, t: ddpm.ddpm_step_clipped(S, x, t, x, x),
+    lambda x, t: ddpm.ddim_sigma(S, x, t, t - 1, 0.0),
+    lambda x, t: ddpm.ddim_step(S, x, t, t - 1, x, torch.zeros(5, 1, 1, 1), x),
+]
+
+
+@pytest.mark.parametrize("call", TAKES_LEVELS, ids=range(len(TAKES_LEVELS)))
+def test_wrong_levels_and_images_are_refused(call):
+    call(X, LEVEL)  # right input passes
+    for x, t, given in [
+        (X, LEVEL + T, f"in \\[0, {T}\\).*given tensor\\(\\[{T}"),
+        (X, LEVEL - 1, "given tensor\\(\\[-"),
+        (X, LEVEL.float(), "one integer t"),
+        (X, LEVEL[:4], "one integer t"),
+        (X.int(), LEVEL, "float images.*given torch.int32"),
+        (X[0], LEVEL, "given torch.float32 \\(3, 4, 6\\)"),
+    ]:
+        with pytest.raises(ValueError, match=given):
+            call(x, t)
+
+
+@pytest.mark.parametrize(
+    "call, given",
+    [
+        (lambda: ddpm.linear_beta(0), "num_steps > 0.*given 0"),
+        (lambda: ddpm.linear_beta(10, 0.0), "0 < beta_min.*given 10, 0.0"),
+        (lambda: ddpm.linear_beta(10, 0.1, 1.0), "beta_max < 1"),
+        (lambda: ddpm.cosine_beta(-3), "num_steps > 0.*given -3"),
+        (lambda: ddpm.cosine_beta(10, -1), "offset >= 0.*-1"),
+        (lambda: ddpm.NoiseSchedule(torch.tensor([0.1, 1.0])), "in \\(0, 1\\), given"),
+        (lambda: ddpm.NoiseSchedule(torch.tensor([0.0, 0.1])), "in \\(0, 1\\), given"),
+        (lambda: ddpm.NoiseSchedule(torch.tensor([])), "non-empty"),
+        (lambda: ddpm.NoiseSchedule(torch.full((2, 3), 0.1)), "row of numbers"),
+        (lambda: ddpm.ddpm_loss(Answer(0.0), S, X.int(), G), "float images.*torch.int32"),
+        (lambda: ddpm.ddpm_loss(UNet(1), S, X[:, :, :, :4], G), "\\(B, 1, H, W\\).*given \\(5, 3, 4, 4\\)"),
+        (lambda: ddpm.train(Answer(0.0), S, X, 0), "num_steps > 0.*given 0"),
+        (lambda: ddpm.train(Answer(0.0), S, X.int(), 5), "float images"),
+        (lambda: ddpm.train(Answer(0.0), S, X + 255, 5), "\\[-1, 1\\]"),
+        (lambda: ddpm.train(Answer(0.0), S, X, 5, batch_size=0), "batch_size > 0.*given.* 0"),
+        (lambda: ddpm.ddim_levels(S, 0), f"in \\[1, {T}\\].*given 0"),
+        (lambda: ddpm.ddim_levels(S, T + 1), f"given {T + 1}"),
+        (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 0, 0.0, G), "given 0"),
+        (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 5, -0.1, G), "eta >= 0.*given -0.1"),
+        (lambda: ddpm.sample_ddim(Answer(0.0), S, X.int(), 5, 0.0, G), "float images"),
+        (lambda: next(ddpm.sample_ddpm(Answer(0.0), S, X.int(), G, ddpm.ddpm_step)), "float images"),
+        (lambda: ddpm.ema_update(nn.Linear(3, 2), nn.Linear(3, 2), 1.5), "decay in \\[0, 1\\].*1.5"),
+        (lambda: ddpm.save_grid("x.png", X), "grey image.*given \\(5, 3, 4, 6\\)"),
+        (lambda: ddpm.save_grid("x.png", X[:0, :1]), "at least one"),
+        (lambda: ddpm.save_grid("x.png", X[:, :1], 0), "columns"),
+    ],
+)
+def test_wrong_settings_are_refused(call, given):
+    with pytest.raises(ValueError, match=given):
+        call()

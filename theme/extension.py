@@ -1,0 +1,282 @@
+r"""One Python-Markdown extension for all that a page's source may contain besides Markdown.
+
+{{ Diffusion: frechet.ddpm | .2f }}     a number from a run
+$x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equation
+[](#eq-name) or [](Other.md#eq-name)    a link to it, worded "equation (1)"
+--8<-- "snippets/ddpm.py:schedule"      in a ```python fence: a titled block; ```python fold: a folded one
+![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it
+[text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
+{{ cards }}                             on a line of its own: HTML that the build hands over
+"""
+
+import html
+import posixpath
+import xml.etree.ElementTree as etree
+from urllib.parse import unquote, urlsplit
+
+from markdown import Extension
+from markdown.extensions.toc import slugify
+from markdown.preprocessors import Preprocessor
+from markdown.treeprocessors import Treeprocessor
+from pymdownx.superfences import SuperFencesCodeExtension
+
+from theme import equations, figures, listings, maths, results
+from theme.pages import ROOT
+from theme.source import TOKEN, Source
+
+HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+
+
+class Notations(Preprocessor):
+    """Results, titles of code blocks, and checks of formulas, on the lines as they stand in the file."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def run(self, lines: list[str]) -> list[str]:
+        """Replace each notation; code and formulas are left alone."""
+        if self.source.key and self.source.first_line > 1:
+            self._loose_includes()
+        return TOKEN.sub(self._replace, "\n".join(lines)).split("\n")
+
+    def _loose_includes(self) -> None:
+        rest = TOKEN.sub(lambda match: " " * len(match[0]) if match["mark"] else match[0], self.source.text)
+        if (offset := rest.find("8<-")) >= 0:
+            raise self.source.error(offset, "an include outside of a code block. Put it into a ```python fence")
+
+    def _replace(self, match) -> str:
+        source, text, offset = self.source, match[0], match.start()
+        if match["mark"]:
+            if not source.key:
+                return text
+            line, rest = listings.titled_fence(source, offset, match["info"], match["body"]), text.partition("\n")[2]
+            return f"{line}\n{rest}"
+        if match["display"] is not None:
+            self._check_display(match)
+        elif match["inline"] and "\\label" in text:
+            raise source.error(offset, "a formula in a line cannot be numbered. Put it between $$ and $$ on its own")
+        elif match["alt"]:
+            return TOKEN.sub(lambda part: self._result(part, offset, plain=True), text[2:]).join(("![", ""))
+        elif match["braces"] is not None:
+            return self._result(match, 0, plain=False)
+        return text
+
+    def _result(self, match, offset: int, plain: bool) -> str:
+        notation = match["braces"]
+        if notation is None or notation.strip() in self.source.blocks:
+            return match[0]
+        try:
+            text, origin = results.value(self.source.root, notation)
+        except ValueError as error:
+            raise self.source.error(offset + match.start(), str(error)) from error
+        text = results.escape(text)
+        return text if plain else f'<span class="result" title="{results.escape(origin)}">{text}</span>'
+
+    def _check_display(self, match) -> None:
+        before, after = match.string[: match.start()], match.string[match.end() :]
+        last, following = before.rpartition("\n")[2], after.partition("\n")
+        alone = not last.strip() and not following[0].strip()
+        above = before[: len(before) - len(last)].rstrip(" ")
+        if not alone or not (above == "" or above.endswith("\n\n")) or following[2].partition("\n")[0].strip():
+            raise self.source.error(match.start(), "a formula between $$ and $$ needs a blank line above and below")
+        if "\n\n" in match["display"]:
+            raise self.source.error(
+                match.start(), "a blank line inside a formula. Remove it, or close the formula with $$"
+            )
+        if len(equations.LABEL.findall(match["display"])) > 1:
+            raise self.source.error(match.start(), "two labels in one formula. Keep one")
+
+
+class Formulas(Treeprocessor):
+    """KaTeX's markup in place of arithmatex's, numbers and tests of equations, and links to equations."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def run(self, root: etree.Element) -> None:
+        """Render all formulas of the page at once."""
+        elements = [element for element in root.iter() if element.get("class") == "arithmatex"]
+        sources = [element.text[2:-2].strip() for element in elements]
+        displayed = [element.tag == "div" for element in elements]
+        sources = [html.unescape(tex) if display else tex for tex, display in zip(sources, displayed, strict=True)]
+        formulas = [(equations.LABEL.sub("", tex).strip(), d) for tex, d in zip(sources, displayed, strict=True)]
+        for element, tex, (markup, problem) in zip(elements, sources, maths.render_all(formulas), strict=True):
+            if problem:
+                raise self.source.error_at(tex, f"{problem} (in {' '.join(tex.split())})")
+            self._fill(element, tex, markup)
+        self._label_headings(root)
+        for link in root.iter("a"):
+            self._word(link)
+
+    def _fill(self, element: etree.Element, tex: str, markup: str) -> None:
+        element.attrib.clear()
+        element.set("class", "math")
+        element.set("data-search-exclude", "true")
+        element.set("data-text", maths.plain_text(markup))
+        element.text = self.md.htmlStash.store(markup)
+        if element.tag != "div":
+            return
+        label = equations.LABEL.search(tex)
+        equation = self.source.equations.get(label[1]) if label else None
+        name = f"Equation {equation.number}" if equation else "Formula"
+        formula = etree.Element("div", element.attrib | {"tabindex": "0", "role": "group", "aria-label": name})
+        formula.text = element.text
+        element.attrib.clear()
+        element.text = None
+        element.set("class", "equation")
+        element.append(formula)
+        if equation:
+            self._number(element, equation)
+
+    def _number(self, element: etree.Element, equation: equations.Equation) -> None:
+        element.set("id", f"eq-{equation.id}")
+        number = etree.SubElement(element, "a", {"class": "equation-number", "href": f"#eq-{equation.id}"})
+        number.set("data-search-exclude", "true")
+        number.text = f"({equation.number})"
+        if equation.id in self.source.tests:
+            path, line = self.source.tests[equation.id]
+            up = posixpath.relpath(f"docs/source/{path}.md", posixpath.dirname(self.source.path))
+            attributes = {"class": "equation-test", "href": f"{up}#L{line}", "title": f"{path}, line {line}"}
+            mark = etree.SubElement(element, "a", attributes | {"data-search-exclude": "true"})
+            mark.text = "tested"
+
+    def _label_headings(self, root: etree.Element) -> None:
+        """A heading with a formula is named by the formula's text in the table of contents."""
+        for heading in root.iter():
+            formulas = [child for child in heading.iter("span") if "data-text" in child.attrib]
+            if heading.tag in HEADINGS and formulas:
+                texts = [(child, child.text) for child in formulas]
+                for child in formulas:
+                    child.text = child.get("data-text")
+                label = " ".join("".join(heading.itertext()).split())
+                for child, text in texts:
+                    child.text = text
+                heading.attrib.setdefault("data-toc-label", label)
+                heading.attrib.setdefault("id", slugify(label, "-"))
+        for element in root.iter():
+            element.attrib.pop("data-text", None)
+
+    def _word(self, link: etree.Element) -> None:
+        path, _, name = link.get("href", "").partition("#eq-")
+        if not name or len(link) or (link.text or "").strip():
+            return
+        equation = self.source.equations.get(name)
+        here = posixpath.dirname(self.source.path)
+        target = posixpath.normpath(posixpath.join(here, path)) if path else self.source.path
+        if not equation or equation.path != target:
+            known = f"It is in {equation.path}" if equation else "No post has it"
+            raise self.source.error_at(f"#eq-{name}", f"{target} has no equation labelled {name!r}. {known}")
+        link.text = f"equation ({equation.number})"
+
+
+class Pictures(Treeprocessor):
+    """Attributes and dark versions of pictures."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def run(self, root: etree.Element) -> None:
+        """Complete every picture of the page."""
+        here = (self.source.root / self.source.path).parent
+        for parent in list(root.iter()):
+            for picture in [child for child in parent if child.tag == "img"]:
+                self._complete(parent, picture, here)
+        for figure in root.iter("figure"):
+            if any("wide" in picture.get("class", "").split() for picture in figure.iter("img")):
+                figure.set("class", f"{figure.get('class', '')} wide".strip())
+
+    def _complete(self, parent: etree.Element, picture: etree.Element, here) -> None:
+        address = picture.get("src")
+        if urlsplit(address).scheme or address.startswith("/"):
+            raise self.source.error_at(address, f"the picture {address} is not of this site. Put it below docs/figures")
+        if not picture.get("alt", "").strip():
+            raise self.source.error_at(address, f"the picture {address} has no alternative text. Say what it shows")
+        path = here / unquote(address)
+        if not path.is_file():
+            raise self.source.error_at(
+                address, f"the picture {address} does not exist. Run its lab, or correct the path"
+            )
+        try:
+            picture.attrib.update(figures.attributes(path))
+        except ValueError as error:
+            raise self.source.error_at(address, str(error)) from error
+        dark = figures.dark_version(path)
+        if dark:
+            second = etree.Element(
+                "img", picture.attrib | {"src": posixpath.join(posixpath.dirname(address), dark.name)}
+            )
+            second.tail, picture.tail = picture.tail, None
+            parent.insert(list(parent).index(picture) + 1, second)
+            for element, scheme in ((picture, "light"), (second, "dark")):
+                element.set("class", f"{element.get('class', '')} only-{scheme}".strip())
+
+
+class Links(Treeprocessor):
+    """Links to files of the repository lead to their source pages."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def run(self, root: etree.Element) -> None:
+        """Rewrite links that leave docs/ for a file that exists."""
+        here = posixpath.dirname(self.source.path)
+        for link in root.iter("a"):
+            parts = urlsplit(link.get("href", ""))
+            target = posixpath.normpath(posixpath.join(here, unquote(parts.path)))
+            outside = not target.startswith(("docs/", "../"))
+            if parts.path and not parts.scheme and outside and (self.source.root / target).is_file():
+                anchor = f"#{parts.fragment}" if parts.fragment else ""
+                link.set("href", posixpath.relpath(f"docs/source/{target}.md", here) + anchor)
+
+
+class Blocks(Treeprocessor):
+    """Paragraphs that stand for HTML which the build hands over."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def run(self, root: etree.Element) -> None:
+        """Replace paragraphs {{ name }}."""
+        for element in root.iter("p"):
+            text = (element.text or "").strip()
+            name = text.removeprefix("{{").removesuffix("}}").strip()
+            if not len(element) and text.startswith("{{") and name in self.source.blocks:
+                element.tag = "div"
+                element.set("class", "made")
+                element.text = self.md.htmlStash.store(self.source.blocks[name])
+
+
+class Verbatim(Extension):
+    """All of the above."""
+
+    def __init__(self, **settings):
+        self.config = {"source": [Source(ROOT, "docs/unknown.md", ""), "the page"]}
+        super().__init__(**settings)
+
+    def extendMarkdown(self, md):
+        """Register after pymdownx's extensions; priorities place each piece among Python-Markdown's own."""
+        source = self.getConfig("source")
+        md.preprocessors.register(Notations(source), "verbatim-notations", 33)  # before includes are expanded
+        for piece, name, priority in (
+            (Formulas, "formulas", 15),  # after inline Markdown, before the table of contents
+            (Blocks, "blocks", 14),
+            (Pictures, "pictures", 7),  # after attr_list
+            (Links, "links", 6),
+        ):
+            processor = piece(source)
+            processor.md = md
+            md.treeprocessors.register(processor, f"verbatim-{name}", priority)
+        for extension in md.registeredExtensions:
+            if isinstance(extension, SuperFencesCodeExtension):
+                fence = listings.python_fence(source)
+                extension.extend_super_fences("python", fence, _with_settings, None)
+
+
+def _with_settings(language, inputs, options, attrs, md) -> bool:
+    md.preprocessors["fenced_code_block"].get_hl_settings()
+    return listings.accept_options(language, inputs, options, attrs, md)
+
+
+def makeExtension(**settings):
+    """Python-Markdown's entry point."""
+    return Verbatim(**settings)

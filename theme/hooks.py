@@ -1,0 +1,180 @@
+"""MkDocs' events: which pages there are, and what stands around their text (the text is `theme.extension`'s matter)."""
+
+import html
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.structure.toc import get_toc
+
+# so that plain `mkdocs` finds the package, as `python -m mkdocs` does
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from markdown.extensions.toc import slugify
+
+from theme import cards, equations, header, labs, listings, maths, notebook, pages, policy, report
+from theme.dates import head, last_change
+from theme.source import Source, SourceError, relative
+
+ASSETS = "assets/verbatim"
+SOURCES = "source/"
+
+
+@dataclass
+class Build:
+    """What one build knows of the repository."""
+
+    root: Path
+    posts: dict[str, pages.Page]
+    equations: dict[str, equations.Equation]
+    tests: dict[str, tuple[str, int]]  # of equations
+    commit: str | None
+    report: dict | None
+
+
+build: Build | None = None
+serving = False
+
+
+def on_startup(command: str, dirty: bool) -> None:
+    """Remember whether pages are served: live reload's own script would not pass the policy."""
+    global serving
+    serving = command == "serve"
+
+
+def _posts(root: Path) -> dict[str, pages.Page]:
+    for path in sorted((root / "docs/posts").rglob("*.md")):
+        try:
+            pages.read_page(path, root / "docs")
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 2
+            message = f"front matter is no YAML: {error.problem}. Put a text with a colon between quotes"
+            raise SourceError(f"{path.relative_to(root)}:{line}: {message}") from error
+        except ValueError as error:
+            raise SourceError(str(error).replace(f"{root}/", "")) from error
+    return {post.key: header.check(post, root) for post in pages.posts(root)}
+
+
+def on_config(config):
+    """Read the posts; navigation in the order of the index; the site's own Markdown extension."""
+    global build
+    root = Path(config.config_file_path).resolve().parent
+    posts = _posts(root)
+    known, tests = equations.equations(posts.values(), root), equations.tests(root)
+    build = Build(root, posts, known, tests, head(root), report.load(root))
+    names = [
+        {str(post.meta["badge"]["label"]).replace("_", " "): f"posts/{key}.md"} for key, post in build.posts.items()
+    ]
+    config.nav = [{"Home": "index.md"}, *([{"Posts": names}] if names else [])]
+    if (root / "docs/contributing.md").is_file():
+        config.nav.append({"Contributing": "contributing.md"})
+    config.mdx_configs["pymdownx.snippets"] = {**pages.SNIPPET_OPTIONS, "base_path": [str(root)]}
+    config.markdown_extensions += [name for name in ("theme.extension",) if name not in config.markdown_extensions]
+    return config
+
+
+def on_files(files: Files, config) -> Files:
+    """Add what is made rather than written: styles, source pages, downloads."""
+    root = build.root
+    for file in list(files):
+        if file.src_uri.startswith("assets/") and file.src_dir != config.docs_dir:
+            files.remove(file)  # Material's own styles and scripts, which no page loads
+
+    def add(uri: str, **content) -> None:
+        files.append(File.generated(config, uri, **content))
+
+    add(f"{ASSETS}/katex/katex.min.css", content=maths.stylesheet())
+    for font in sorted((maths.KATEX / "fonts").glob("*.woff2")):
+        add(f"{ASSETS}/katex/fonts/{font.name}", abs_src_path=str(font))
+    for asset in sorted((root / "theme/assets").glob("*")):
+        add(f"{ASSETS}/{asset.name}", abs_src_path=str(asset))
+    fonts = (root / "theme/assets/fonts.txt").read_text(encoding="utf-8").split("\n")
+    for font in [line for line in fonts if line and not line.startswith("#")]:
+        add(f"{ASSETS}/fonts/{Path(font).name}", abs_src_path=str(pages.ROOT / font))
+    for path in sorted(listings.source_files(root)):
+        add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\nsearch: {{exclude: true}}\n---\n")
+    return files
+
+
+def on_env(env, config, files: Files) -> None:
+    """Add each post's program and notebook, once all pages are known to be right."""
+    for key, post in build.posts.items():
+        name = f"posts/{key}/{key.rpartition('/')[2]}"
+        made = notebook.notebook(post, build.root, build.equations, config.site_url or "")
+        files.append(File.generated(config, f"{name}.py", content=pages.program(post, build.root)))
+        files.append(File.generated(config, f"{name}.ipynb", content=made))
+
+
+def on_pre_page(page: Page, config, files) -> Page:
+    """Labs are rendered like every other page; source pages hold their code as it is."""
+    uri = page.file.src_uri
+    if uri.endswith(".ipynb"):
+        page.__dict__.pop("render", None)  # mkdocs-jupyter's, which brings its own styles, scripts and formulas
+    elif uri.startswith(SOURCES):
+        page.render = lambda config, files: _render_source(page, uri.removeprefix(SOURCES).removesuffix(".md"))
+    return page
+
+
+def _render_source(page: Page, path: str) -> None:
+    body, count = listings.source_html(build.root / path)
+    owners = [(post.meta["title"], f"posts/{key}/") for key, post in build.posts.items() if post.meta["module"] == path]
+    links = [f'<a href="{relative(url, page.url)}">{html.escape(title)}</a>' for title, url in owners]
+    page.content = (f"<p>The code of {', '.join(links)}.</p>" if links else "") + body
+    page.toc = get_toc([])
+    page.present_anchor_ids = {f"L{number}" for number in range(1, count + 1)}
+
+
+def on_page_markdown(markdown: str, page: Page, config, files) -> str:
+    """Tell the extension which page it converts; a lab's notebook becomes Markdown here."""
+    root, uri = build.root, page.file.src_uri
+    path, blocks, cells, first_line = f"docs/{uri}", {}, (), 1
+    if uri.endswith(".ipynb"):
+        markdown, blocks, cells = labs.read(root / path)
+        page.meta = {}
+    elif (root / path).is_file():
+        whole = (root / path).read_text(encoding="utf-8")
+        first_line += whole.count("\n", 0, max(whole.find(markdown), 0))
+    if page.is_homepage:
+        blocks = {"cards": cards.cards(list(build.posts.values()), root, page.url, build.commit)}
+    key = uri.removeprefix("posts/").removesuffix(".md")
+    key = key if uri.startswith("posts/") else None
+    about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
+    source = Source(root, path, markdown, first_line, page.url, key, **about)
+    config.mdx_configs["theme.extension"] = {"source": source}
+    return markdown
+
+
+def on_page_content(content: str, page: Page, config, files) -> str:
+    """Badges above the heading; date, Verified panel and downloads below it."""
+    above, below = _header(page)
+    if not content.lstrip().startswith("<h1"):
+        title = html.escape(page.meta.get("title") or page.title)
+        content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'
+    heading, end, rest = content.partition("</h1>")
+    text = f'<div class="lab">{rest}</div>' if page.file.src_uri.endswith(".ipynb") else rest
+    return above + heading + end + below + text
+
+
+def _header(page: Page) -> tuple[str, str]:
+    uri, root, commit = page.file.src_uri, build.root, build.commit
+    folder, _, name = uri.partition("/")
+    key = name.rpartition(".")[0]
+    if folder == "posts":
+        return header.of_post(build.posts[key], root, commit, build.report)
+    if folder == "labs":
+        return header.of_lab(key, build.posts.get(key), root, commit)
+    if folder == SOURCES.rstrip("/"):
+        return header.badges(page.url), ""
+    paths = [f"docs/{uri}"]
+    if page.is_homepage:
+        paths += [path for post in build.posts.values() for path in header.paths_shown(post, root)]
+    return header.badges(page.url), header.page_date(last_change(root, commit, paths))
+
+
+def on_post_build(config) -> None:
+    """Put the Content-Security-Policy into every page."""
+    if not serving:
+        policy.protect(Path(config.site_dir))

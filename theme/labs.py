@@ -1,0 +1,74 @@
+"""A lab's notebook as Markdown with its outputs, so that it goes through the same pipeline as a post."""
+
+import base64
+import html
+import json
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from theme.figures import measure
+from theme.source import SourceError, once_per_version
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+MARKUP = re.compile(r"^#+\s*|[*_`$]|(?<=\])\([^)]*\)|[\[\]]")
+
+
+def _terminal(text: str) -> str:
+    """What a terminal shows in the end: of a progress bar, its last state."""
+    lines = ANSI.sub("", text).split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines).strip("\n")
+
+
+def _preformatted(text: str) -> str:
+    return f'<pre class="output" tabindex="0">{html.escape(_terminal(text), quote=False)}</pre>'
+
+
+def _picture(kind: str, data: str, alt: str) -> str:
+    raw = base64.b64decode(data) if kind == "image/png" else data.encode()
+    address = f"{kind};base64,{data.strip()}" if kind == "image/png" else f"{kind},{quote(data)}"
+    width, height = measure(raw, "an output")
+    size = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
+    return f'<p class="output"><img src="data:{address}" alt="{html.escape(alt)}" {size}></p>'
+
+
+def _output(output: dict, alt: str, place: str) -> str:
+    """One output of a cell as HTML."""
+    if output["output_type"] == "error":
+        raise SourceError(f"{place}: the cell ended in {output['ename']}: {output['evalue']}. Run the lab again")
+    if output["output_type"] == "stream":
+        return _preformatted("".join(output["text"]))
+    data = {kind: "".join(value) for kind, value in output["data"].items() if kind != "application/json"}
+    for kind in ("image/svg+xml", "image/png"):
+        if kind in data:
+            if not alt:
+                raise SourceError(
+                    f'{place}: a picture without alternative text. Give the cell the metadata {{"alt": "…"}}'
+                )
+            return _picture(kind, data[kind], alt)
+    if "text/html" in data:
+        return f'<div class="output">{data["text/html"]}</div>'
+    return _preformatted(data.get("text/plain", ""))
+
+
+@once_per_version
+def read(path: Path) -> tuple[str, dict[str, str], tuple[int, ...]]:
+    """The notebook as Markdown, the HTML of its outputs by name, and the offset at which each cell starts."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    text, outputs, cells, above = "", {}, [], ""
+    for number, cell in enumerate(notebook["cells"], 1):
+        cells.append(len(text))
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            text += source + "\n\n"
+            above = next((MARKUP.sub("", line).strip() for line in source.split("\n") if line.strip()), "")
+        elif cell["cell_type"] == "code":
+            fence = max(re.findall("`{3,}", source), default="``") + "`"
+            text += f"{fence}python\n{source}\n{fence}\n\n" if source.strip() else ""
+            alt = cell["metadata"].get("alt", above)
+            place = f"docs/labs/…/{path.name}: cell {number}"
+            made = "\n".join(_output(output, alt, place) for output in cell["outputs"])
+            if made:
+                outputs[f"output {number}"] = made
+                text += f"{{{{ output {number} }}}}\n\n"
+    return text, outputs, tuple(cells)

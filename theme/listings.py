@@ -1,0 +1,135 @@
+"""Blocks of code: includes with a title that leads to the source page, folded blocks, and the source pages."""
+
+import difflib
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
+
+from theme.pages import INCLUDE, PYTHON_FENCE
+from theme.source import Source, once_per_version
+
+MARKER = re.compile(r"--8<-- \[(start|end):([a-z][a-z0-9-]*)\]")
+
+
+@once_per_version
+def _markers(path: Path) -> list[tuple[str, str, int]]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [(m[1], m[2], number) for number, line in enumerate(lines, 1) if (m := MARKER.search(line))]
+
+
+def section_line(root: Path, path: str, section: str) -> int:
+    """The line of a file at which a section's code starts; ValueError for a section that cannot be shown."""
+    if not (root / path).is_file():
+        raise ValueError(f"{path} does not exist. Check the path of the include")
+    markers = _markers(root / path)
+    starts = {name: line for kind, name, line in markers if kind == "start"}
+    if section not in starts:
+        near = difflib.get_close_matches(section, starts, n=3, cutoff=0.0)
+        raise ValueError(f"{path} has no section {section!r}. Its nearest are {', '.join(near) or 'none'}")
+    count = Counter(kind for kind, name, _ in markers if name == section)
+    if (count["start"], count["end"]) != (1, 1):
+        raise ValueError(
+            f"{path}:{starts[section]}: section {section!r} has {count['start']} starts and {count['end']} ends. "
+            "It needs one of each"
+        )
+    return starts[section] + 1
+
+
+def titled_fence(source: Source, offset: int, info: str, body: str) -> str:
+    """The opening line of a post's fence, with the title that `python_fence` reads; an include that is wrong raises."""
+    if not PYTHON_FENCE.match("```" + info):
+        if "8<-" in body:
+            raise source.error(offset, "an include stands in a fence that opens with ```python or ```python fold")
+        return "```" + info
+    found = INCLUDE.fullmatch(body.rstrip("\n"))
+    if not found:
+        raise source.error(
+            offset,
+            'a Python block is one include and nothing else: --8<-- "snippets/module.py:section", without spaces',
+        )
+    try:
+        line = section_line(source.root, found["path"], found["section"])
+    except ValueError as error:
+        raise source.error(offset, str(error)) from error
+    fold = ' fold="fold"' if info.endswith("fold") else ""
+    return f'```python title="{found["path"]}:{found["section"]}:{line}"{fold}'
+
+
+def accept_options(language, inputs, options, attrs, md) -> bool:
+    """Hand title and fold to `python_fence`."""
+    options.update({name: inputs[name] for name in ("title", "fold") if name in inputs})
+    return True
+
+
+def python_fence(source: Source):
+    """Formatter of Python fences: the title is a link to the section's first line on the source page."""
+
+    def format_fence(src, language, options, md, **kwargs):
+        title, fold = options.pop("title", None), options.pop("fold", None)
+        block = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
+        if not title:
+            return block
+        path, section, line = title.split(":")
+        link = f'<a href="{source.link(page_url(path))}#L{line}">{path}</a>'
+        block = block.replace(">", f'><span class="filename">{link}</span>', 1)
+        if fold:
+            block = f'<details class="fold"><summary>{section} · {path}</summary>{block}</details>'
+        return block
+
+    return format_fence
+
+
+def page_url(path: str) -> str:
+    """Address of the page that shows a file of the repository."""
+    return f"source/{path}/"
+
+
+@once_per_version
+def source_html(path: Path) -> tuple[str, int]:
+    """A file as highlighted HTML with an anchor for each line, and its number of lines."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        lexer = get_lexer_for_filename(path.name, stripnl=False)
+    except ClassNotFound:
+        lexer = TextLexer(stripnl=False)
+    body = highlight(text, lexer, _formatter()).rstrip("\n").split("\n")
+    lines = "\n".join(
+        f'<a id="L{n}" href="#L{n}" class="line" aria-label="Line {n}"></a>{x}' for n, x in enumerate(body, 1)
+    )
+    return f'<pre class="source highlight" tabindex="0"><code>{lines}</code></pre>', len(body)
+
+
+@cache
+def _formatter() -> HtmlFormatter:
+    return HtmlFormatter(nowrap=True)
+
+
+LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?")
+
+
+def linked_files(root: Path, page: Path) -> set[str]:
+    """Files of the repository outside docs/ that a Markdown page links to, relative to root."""
+    found = set()
+    for match in LINK.finditer(page.read_text(encoding="utf-8")):
+        target = (page.parent / match["path"]).resolve()
+        if target.is_file() and target.is_relative_to(root.resolve()):
+            path = target.relative_to(root.resolve()).as_posix()
+            if not path.startswith("docs/"):
+                found.add(path)
+    return found
+
+
+def source_files(root: Path) -> set[str]:
+    """Files that have a source page: the snippets, their tests, and what pages link to."""
+    found = {
+        p.relative_to(root).as_posix() for base in ("snippets", "tests/snippets") for p in (root / base).rglob("*.py")
+    }
+    for page in (root / "docs").rglob("*.md"):
+        found |= linked_files(root, page)
+    return found

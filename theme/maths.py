@@ -1,0 +1,55 @@
+"""Formulas, rendered while the site is built: KaTeX in an embedded V8, and no script in the reader's browser."""
+
+import atexit
+import html
+import re
+from functools import cache
+
+from theme.pages import ROOT
+
+KATEX = ROOT / "node_modules/katex/dist"
+RENDER = r"""
+function renderAll(formulas) {
+  return formulas.map(([tex, display]) => {
+    try { return [katex.renderToString(tex, {displayMode: display, output: "htmlAndMathml", strict: "error"}), null] }
+    catch (error) { return [null, error.message.normalize("NFD").replace(/\u0332/g, "").replace(/\s+/g, " ")] }
+  })
+}
+"""
+TAGS = re.compile(r"<annotation.*?</annotation>|<[^>]*>", re.S)
+WEB_FONT = re.compile(r',url\([^)]*\.(?:woff|ttf)\)\s*format\("[a-z]+"\)')
+
+_rendered: dict[tuple[str, bool], tuple[str | None, str | None]] = {}
+
+
+@cache
+def _engine():
+    from py_mini_racer import MiniRacer
+
+    script = KATEX / "katex.min.js"
+    if not script.is_file():
+        raise FileNotFoundError(f"{script} does not exist. Run `make serve` or `npm ci`, which install it")
+    engine = MiniRacer()
+    atexit.register(engine.close)  # without it the process hangs at its end
+    engine.eval(script.read_text(encoding="utf-8"))
+    engine.eval(RENDER)
+    return engine
+
+
+def render_all(formulas: list[tuple[str, bool]]) -> list[tuple[str | None, str | None]]:
+    """(HTML, None) or (None, what is wrong) for each (TeX, whether it is displayed); each is rendered once."""
+    fresh = [formula for formula in dict.fromkeys(formulas) if formula not in _rendered]
+    if fresh:
+        _rendered.update(zip(fresh, map(tuple, _engine().call("renderAll", fresh)), strict=True))
+    return [_rendered[formula] for formula in formulas]
+
+
+def plain_text(markup: str) -> str:
+    """A rendered formula as text, for a table of contents."""
+    mathml = markup.partition("</math>")[0]
+    return html.unescape(TAGS.sub("", mathml)).replace("\u2061", "")
+
+
+def stylesheet() -> str:
+    """KaTeX's stylesheet, with web fonts of the one kind that every browser reads."""
+    return WEB_FONT.sub("", (KATEX / "katex-swap.min.css").read_text(encoding="utf-8"))

@@ -1,0 +1,137 @@
+"""The report of the last complete test run, which fills the Verified panels, and the tests that equations point to."""
+
+import ast
+import hashlib
+import json
+import re
+from datetime import date
+from pathlib import Path
+
+from theme.pages import ROOT, Page, posts
+
+REPORT = Path(".verified/report.json")
+TESTED = ("snippets", "tests", "docs/posts", "docs/labs", "docs/results")
+FENCE = re.compile(r"^```.*?^```[ \t]*$", re.S | re.M)
+DISPLAY = re.compile(r"\$\$.*?\$\$", re.S)
+LABEL = re.compile(r"\\label\{([^}]*)\}")
+
+
+def tree_hash(root: Path = ROOT) -> str:
+    """A hash of every file that the report speaks of: the report of another tree says nothing about this one."""
+    total = hashlib.sha256()
+    for folder in TESTED:
+        for path in sorted((root / folder).rglob("*")):
+            parts = path.relative_to(root).parts
+            if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in parts):
+                total.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+                total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def load(root: Path = ROOT) -> dict | None:
+    """The report, or None where there is none or the tree has changed since."""
+    try:
+        report = json.loads((root / REPORT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return report if report.get("tree") == tree_hash(root) else None
+
+
+def write(root: Path, tests: list[dict], proved: dict[str, set[int]]) -> dict:
+    """Write the report of a run in which everything passed, and return it.
+
+    Args: tests, one dict for each test with id, equations and oracles; proved, lines of the shape comments that hold,
+    by module.
+    """
+    report = {"tree": tree_hash(root), "date": date.today().isoformat(), "posts": {}}
+    for page in posts(root):
+        mine = [test for test in tests if belongs(test["id"], page)]
+        checked = {equation for test in tests for equation in test["equations"]}
+        oracles: dict[str, dict] = {}
+        for oracle in (oracle for test in mine for oracle in test["oracles"]):
+            known = oracles.setdefault(oracle["name"], oracle)
+            oracles[oracle["name"]] = max(known, oracle, key=lambda one: one["difference"])
+        report["posts"][page.key] = {
+            "tests": len(mine),
+            "equations": sum(label in checked for label, _ in labels(page)),
+            "shape_comments": sum(
+                len(proved.get(path, set()) & shown(root, path, names)) for path, names in used(page)
+            ),
+            "oracles": [oracles[name] for name in sorted(oracles)],
+        }
+    (root / REPORT).parent.mkdir(exist_ok=True)
+    (root / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def used(page: Page) -> list[tuple[str, set[str]]]:
+    """The modules that a page shows, each with the names of the sections shown; its own module first."""
+    found: dict[str, set[str]] = {page.meta.get("module", ""): set()}
+    for path, section in page.includes:
+        found.setdefault(path, set()).add(section)
+    return list(found.items())
+
+
+def belongs(test: str, page: Page) -> bool:
+    """Whether a test (pytest's id) is about a page: of a module that it shows, of the page itself, or of its lab."""
+    path, _, rest = test.partition("::")
+    if path.startswith("tests/snippets/"):
+        module = re.sub(r"test_(\w+\.py)$", r"\1", path.removeprefix("tests/"))
+        return any(module == shown for shown, _ in used(page))
+    if path.startswith("tests/labs/") and plain(re.sub(r"test_(\w+)\.py$", r"\1", path[11:])) == plain(page.key):
+        return True
+    return path.startswith(("tests/pages/", "tests/labs/")) and rest.endswith(f"[{page.key}]")
+
+
+def plain(name: str) -> str:
+    """A key or a path in letters and digits only, to compare them."""
+    return re.sub(r"\W|_", "", name).lower()
+
+
+def shown(root: Path, path: str, sections: set[str]) -> set[int]:
+    """The lines of a module inside the named sections."""
+    lines, open_sections = set(), set()
+    if not (root / path).is_file():
+        return lines
+    for number, line in enumerate((root / path).read_text(encoding="utf-8").split("\n"), 1):
+        if found := re.match(r"\s*# --8<-- \[(start|end):([\w-]+)\]", line):
+            (open_sections.add if found[1] == "start" else open_sections.discard)(found[2])
+        elif open_sections & sections:
+            lines.add(number)
+    return lines
+
+
+def blank(pattern: re.Pattern, text: str) -> str:
+    """The text with matches turned to spaces: every other character keeps its line and column."""
+    return pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def labels(page: Page) -> list[tuple[str, int]]:
+    r"""The numbered equations of a page: each \label inside a display formula, with its line in the file."""
+    text = blank(FENCE, page.text)
+    found = [(m[1], d.start() + m.start()) for d in DISPLAY.finditer(text) for m in LABEL.finditer(d[0])]
+    return [(label, page.first_line + text.count("\n", 0, at)) for label, at in found]
+
+
+def markers(root: Path = ROOT) -> list[tuple[str | None, str, int]]:
+    """Every use of pytest.mark.equation in a test's decorators: id (None if it is no literal), path and line."""
+    found = []
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        name = path.relative_to(root).as_posix()
+        for test in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(test, ast.FunctionDef | ast.ClassDef):
+                continue
+            for node in (node for decorator in test.decorator_list for node in ast.walk(decorator)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.equation":
+                    ids = [arg.value if isinstance(arg, ast.Constant) else None for arg in node.args] or [None]
+                    found += [(one, name, test.lineno) for one in ids]
+    return found
+
+
+def equation_tests(root: Path = ROOT) -> dict[str, tuple[str, int]]:
+    """For each equation id the test that checks it: path below root and line; the first where there are several."""
+    found: dict[str, tuple[str, int]] = {}
+    for one, path, line in markers(root):
+        if one is not None:
+            found.setdefault(one, (path, line))
+    return found
