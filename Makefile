@@ -15,6 +15,7 @@ TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS)
 # packages of the caller's other projects stay out
 unexport PYTHONPATH
 unexport PYTHONHOME
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help serve test test-full site lab labs new lint format clean setup post
 

@@ -20,7 +20,7 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme import equations, figures, listings, maths, results
+from theme import equations, figures, late, listings, maths, results
 from theme.pages import ROOT
 from theme.source import TOKEN, Source
 
@@ -99,20 +99,24 @@ class Formulas(Treeprocessor):
         sources = [element.text[2:-2].strip() for element in elements]
         displayed = [element.tag == "div" for element in elements]
         sources = [html.unescape(tex) if display else tex for tex, display in zip(sources, displayed, strict=True)]
+        in_headings = {child for heading in root.iter() if heading.tag in HEADINGS for child in heading.iter("span")}
         formulas = [(equations.LABEL.sub("", tex).strip(), d) for tex, d in zip(sources, displayed, strict=True)]
         for element, tex, (markup, problem) in zip(elements, sources, maths.render_all(formulas), strict=True):
             if problem:
                 raise self.source.error_at(tex, f"{problem} (in {' '.join(tex.split())})")
-            self._fill(element, tex, markup)
+            self._fill(element, tex, markup, element in in_headings)
         self._label_headings(root)
         for link in root.iter("a"):
             self._word(link)
 
-    def _fill(self, element: etree.Element, tex: str, markup: str) -> None:
+    def _fill(self, element: etree.Element, tex: str, markup: str, in_heading: bool) -> None:
         element.attrib.clear()
         element.set("class", "math")
-        element.set("data-search-exclude", "true")
-        element.set("data-text", maths.plain_text(markup))
+        text = maths.plain_text(markup)
+        if in_heading:
+            element.set("data-text", text)
+        if self.source.late:
+            markup = late.place(markup, html.escape(text) if in_heading else "", "katex")
         element.text = self.md.htmlStash.store(markup)
         if element.tag != "div":
             return

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from markdown.extensions.toc import slugify
 
-from theme import cards, equations, header, labs, listings, maths, notebook, pages, policy, report
+from theme import cards, equations, header, labs, late, listings, maths, notebook, pages, policy, report
 from theme.dates import head, last_change
 from theme.source import Source, SourceError, relative
 
@@ -141,7 +141,7 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
         blocks = {"cards": cards.cards(list(build.posts.values()), root, page.url, build.commit)}
     key = uri.removeprefix("posts/").removesuffix(".md")
     key = key if uri.startswith("posts/") else None
-    about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
+    about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests, "late": True}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.extension"] = {"source": source}
     return markdown
@@ -172,6 +172,11 @@ def _header(page: Page) -> tuple[str, str]:
     if page.is_homepage:
         paths += [path for post in build.posts.values() for path in header.paths_shown(post, root)]
     return header.badges(page.url), header.page_date(last_change(root, commit, paths))
+
+
+def on_post_page(output: str, page: Page, config) -> str:
+    """Put formulas and code in: the search has read the page without them."""
+    return late.insert(output)
 
 
 def on_post_build(config) -> None:

@@ -1,6 +1,7 @@
 """Blocks of code: includes with a title that leads to the source page, folded blocks, and the source pages."""
 
 import difflib
+import html
 import re
 from collections import Counter
 from functools import cache
@@ -11,6 +12,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
+from theme import late
 from theme.pages import INCLUDE, PYTHON_FENCE
 from theme.source import Source, once_per_version
 
@@ -67,12 +69,20 @@ def accept_options(language, inputs, options, attrs, md) -> bool:
     return True
 
 
+_blocks: dict[str, str] = {}  # highlighted code
+
+
 def python_fence(source: Source):
     """Formatter of Python fences: the title is a link to the section's first line on the source page."""
 
     def format_fence(src, language, options, md, **kwargs):
         title, fold = options.pop("title", None), options.pop("fold", None)
-        block = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
+        if src not in _blocks:
+            _blocks[src] = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
+        block = _blocks[src]
+        if source.late:
+            start, end = block.index("<code>") + 6, block.index("</code>")
+            block = block[:start] + late.place(block[start:end], html.escape(src, quote=False)) + block[end:]
         if not title:
             return block
         path, section, line = title.split(":")

@@ -121,6 +121,7 @@ function show() {
 
 async function open() {
   search.showModal();
+  query.focus();
   query.select();
   try {
     if (!sections) await load();
