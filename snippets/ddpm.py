@@ -1,9 +1,9 @@
-"""Denoising Diffusion Probabilistic Models (Ho et al. 2020, arXiv 2006.11239), with the DDIM sampler (Song et al.
-2020, arXiv 2010.02502) and the cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672).
+"""Denoising Diffusion Probabilistic Models (Ho et al. 2020, arXiv 2006.11239), with the DDIM sampler
+(Song et al. 2020, arXiv 2010.02502) and the cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672).
 
 Shapes: B batch, C channels, H height, W width, T noise levels, N images, S sampling steps.
-Time is an index: t = 0 is the least noisy level, t = T - 1 is almost pure noise. The paper counts from 1, so its t is
-ours plus 1; x0 is the clean image in both.
+Time is an index: t = 0 is the least noisy level, t = T - 1 is almost pure noise. The paper counts from 1,
+so its t is ours plus 1; x0 is the clean image in both.
 """
 
 # --8<-- [start:imports]
@@ -28,18 +28,17 @@ from snippets.data.digits import digits
 def linear_beta(num_steps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> Tensor:
     """Variances beta (T,), float64, that grow evenly from beta_min to beta_max (section 4 of the paper)."""
     if num_steps <= 0 or not 0 < beta_min <= beta_max < 1:
-        raise ValueError(
-            f"num_steps > 0 and 0 < beta_min <= beta_max < 1 are expected, given {num_steps}, {beta_min}, {beta_max}"
-        )
-    beta = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)  # (T,) one variance for each level
+        given = f"{num_steps}, {beta_min}, {beta_max}"
+        raise ValueError(f"num_steps > 0 and 0 < beta_min <= beta_max < 1 are expected, given {given}")
+    beta = torch.linspace(beta_min, beta_max, num_steps, dtype=torch.float64)  # (T,) one for each level
     return beta
 
 
 def cosine_beta(num_steps: int = 1000, offset: float = 0.008) -> Tensor:
-    """Variances beta (T,), float64, for which alpha_bar falls like a squared cosine (Nichol and Dhariwal, Eq. 17)."""
+    """Variances beta (T,), float64, that make alpha_bar a squared cosine (Improved DDPM, Eq. 17)."""
     if num_steps <= 0 or offset < 0:
         raise ValueError(f"num_steps > 0 and offset >= 0 are expected, given {num_steps}, {offset}")
-    time = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)  # (T + 1,) from 0, clean, to 1, pure noise
+    time = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)  # (T + 1,) 0 is clean, 1 is noise
     alpha_bar = torch.cos((time + offset) / (1 + offset) * math.pi / 2).square()  # (T + 1,) up to a factor
     beta = 1 - alpha_bar[1:] / alpha_bar[:-1]  # (T,) the factor cancels in the ratio
     beta = beta.clamp(max=0.999)  # (T,) the last would be 1: no signal at all, and no way back
@@ -51,30 +50,31 @@ def cosine_beta(num_steps: int = 1000, offset: float = 0.008) -> Tensor:
 
 # --8<-- [start:schedule]
 class NoiseSchedule(nn.Module):
-    """Tables of length T, in float64: how much signal and noise x_t holds, and the variances of its steps."""
+    """Tables of length T, in float64: how much signal and noise x_t holds, and its steps' variances."""
 
     def __init__(self, beta: Tensor):
         super().__init__()
         if beta.ndim != 1 or not len(beta) or not bool(((beta > 0) & (beta < 1)).all()):
             raise ValueError(f"beta is a non-empty row of numbers in (0, 1), given {beta}")
         beta = beta.double()  # (T,) float32 would leave 1 - alpha_bar about 3 digits at t = 0
-        alpha_bar = torch.cumprod(1 - beta, dim=0)  # (T,) share of the image's variance that survives to level t
-        before = torch.cat([torch.ones_like(beta[:1]), alpha_bar[:-1]])  # (T,) the same one level earlier; 1 at t = 0
+        alpha_bar = torch.cumprod(1 - beta, dim=0)  # (T,) share of the image's variance left at t
+        before = torch.cat([torch.ones_like(beta[:1]), alpha_bar[:-1]])  # (T,) one level earlier; 1 at t = 0
+        beta_tilde = beta * (1 - before) / (1 - alpha_bar)  # (T,) variance of a step back, if x_0 is known
         self.num_steps = len(beta)  # T
         self.register_buffer("beta", beta)  # noise that step t adds
         self.register_buffer("alpha_bar", alpha_bar)
         self.register_buffer("alpha_bar_before", before)
         self.register_buffer("signal", alpha_bar.sqrt())  # factor of the image in x_t
         self.register_buffer("noise", (1 - alpha_bar).sqrt())  # factor of the noise in x_t
-        self.register_buffer("beta_tilde", beta * (1 - before) / (1 - alpha_bar))  # variance of the way back, given x_0
+        self.register_buffer("beta_tilde", beta_tilde)
 
     def at(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
         """The entries of a table (T,) at levels t (B,), ready to multiply images x (B, C, H, W)."""
         if x.ndim != 4 or not x.is_floating_point():
             raise ValueError(f"float images (B, C, H, W) are expected, given {x.dtype} {tuple(x.shape)}")
         if t.shape != x.shape[:1] or t.is_floating_point() or t.min() < 0 or t.max() >= self.num_steps:
-            raise ValueError(f"one integer t in [0, {self.num_steps}) for each image is expected, given {t}")
-        entry = table[t].to(x.dtype).view(-1, 1, 1, 1)  # (B, 1, 1, 1) cast last, then one number for each image
+            raise ValueError(f"one integer t in [0, {self.num_steps}) per image is expected, given {t}")
+        entry = table[t].to(x.dtype).view(-1, 1, 1, 1)  # (B, 1, 1, 1) cast last; a number for each image
         return entry
 
 
@@ -90,7 +90,7 @@ def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor
 
 
 def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """Jump from clean images x0 to level t at once (Eq. 4): the sum of all steps' noises is one Gaussian."""
+    """Jump from clean images x0 to level t (Eq. 4): the noises of all steps add up to one Gaussian."""
     signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) what is left of the image
     noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) how much noise has come in
     xt = signal * x0 + noise * eps  # (B, C, H, W) the noisy image
@@ -118,7 +118,7 @@ def eps_from_x0(schedule: NoiseSchedule, xt: Tensor, t: Tensor, x0: Tensor) -> T
 
 
 def velocity(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """The v of Salimans and Ho (2022): noise where the image is clean, minus the image where it is noisy."""
+    """The v of Salimans and Ho (2022): the noise near the clean end, minus the image near the noisy end."""
     signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) cosine of an angle
     noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) sine of the same angle
     v = signal * eps - noise * x0  # (B, C, H, W) (x_t, v) is (x_0, eps), rotated by that angle
@@ -146,7 +146,7 @@ def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Ten
 
 # --8<-- [start:posterior]
 def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """Mean of q(x_{t-1} | x_t, x_0) (Eq. 7): the noisy image and the clean one, weighted. Variance: beta_tilde."""
+    """Mean of q(x_{t-1} | x_t, x_0) (Eq. 7): noisy and clean image, weighted. Its variance is beta_tilde."""
     beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
     alpha_bar = schedule.at(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1)
     before = schedule.at(schedule.alpha_bar_before, t, xt)  # (B, 1, 1, 1) alpha_bar of level t - 1
@@ -160,12 +160,18 @@ def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -
 
 
 # --8<-- [start:loss]
+def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of the shape, type and device of float images x (B, C, H, W)."""
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"float images (B, C, H, W) are expected, given {x.dtype} {tuple(x.shape)}")
+    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)  # (B, C, H, W)
+    return noise
+
+
 def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: torch.Generator) -> Tensor:
     """Algorithm 1, one batch: the mean squared error of the predicted noise at random levels (Eq. 14)."""
-    if not x0.is_floating_point():
-        raise ValueError(f"float images are expected, given {x0.dtype}")
-    t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,) a level for each
-    eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)  # (B, C, H, W) the answer
+    eps = noise_like(x0, generator)  # (B, C, H, W) the answer
+    t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,) levels
     xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W) the question
     loss = F.mse_loss(model(xt, t), eps)  # () how far the network's answer is off
     return loss
@@ -177,14 +183,16 @@ def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: 
 # --8<-- [start:train]
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move each averaged weight towards the trained one: average = decay * average + (1 - decay) * weight."""
+    """Move each averaged weight towards the trained one: decay * average + (1 - decay) * weight."""
     if not 0 <= decay <= 1:
         raise ValueError(f"decay in [0, 1] is expected, given {decay}")
     for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)  # in place: no second copy of the network
 
 
-def train(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int, batch_size: int = 64) -> nn.Module:
+def train(
+    model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int, batch_size: int = 64
+) -> nn.Module:
     """Train on images x0 (N, C, H, W) in [-1, 1] and return the averaged network, in `eval` mode."""
     if num_steps <= 0 or batch_size <= 0:
         raise ValueError(f"num_steps > 0 and batch_size > 0 are expected, given {num_steps}, {batch_size}")
@@ -195,7 +203,7 @@ def train(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int,
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)  # ends at learning rate 0
     for step in trange(num_steps, desc="train", mininterval=2):
-        rows = torch.randint(len(x0), (batch_size,), generator=generator, device=x0.device)  # (B,) which images
+        rows = torch.randint(len(x0), (batch_size,), generator=generator, device=x0.device)  # (B,) images
         loss = ddpm_loss(model, schedule, x0[rows], generator)  # ()
         optimizer.zero_grad()  # forget the last gradient
         loss.backward()  # how each weight changes the loss
@@ -212,18 +220,18 @@ def train(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int,
 def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
     """Algorithm 2, line 4: one level down from t, given the predicted noise eps and fresh noise."""
     beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
-    share = beta / schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of the predicted noise to take off
+    share = beta / schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps to take off
     mean = (xt - share * eps) / (1 - beta).sqrt()  # (B, C, H, W) a little cleaner, and back to full size
-    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) exactly 0 at t = 0: no noise at the end
+    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) 0 at t = 0: no noise at the end
     x = mean + sigma * noise  # (B, C, H, W) a draw one level down
     return x
 
 
 def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
-    """The step that most code takes: the posterior's mean at the implied image, once that is clipped to [-1, 1]."""
+    """The step that most code takes: the implied image is clipped to [-1, 1] before it is used."""
     x0 = x0_from_eps(schedule, xt, t, eps).clamp(-1, 1)  # (B, C, H, W) no pixel can be outside
     sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1)
-    x = posterior_mean(schedule, x0, xt, t) + sigma * noise  # (B, C, H, W) equals ddpm_step where nothing is clipped
+    x = posterior_mean(schedule, x0, xt, t) + sigma * noise  # (B, C, H, W) ddpm_step, if nothing clips
     return x
 
 
@@ -231,13 +239,11 @@ def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tenso
 def sample_ddpm(
     model: nn.Module, schedule: NoiseSchedule, xt: Tensor, generator: torch.Generator, step: Callable
 ) -> Iterator[Tensor]:
-    """Algorithm 2: yield the noise xt (B, C, H, W), then the images after each step; step is one of the two above."""
-    if not xt.is_floating_point():
-        raise ValueError(f"float images are expected, given {xt.dtype}")
+    """Algorithm 2: yield noise xt (B, C, H, W), then the images after each step, one of the two above."""
     yield xt
     for level in reversed(range(schedule.num_steps)):
         t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) all images at the same level
-        noise = torch.randn(xt.shape, generator=generator, device=xt.device, dtype=xt.dtype)  # (B, C, H, W) fresh
+        noise = noise_like(xt, generator)  # (B, C, H, W) fresh at each step
         xt = step(schedule, xt, t, model(xt, t), noise)  # (B, C, H, W) one level cleaner
         yield xt
 
@@ -255,10 +261,16 @@ def ddim_levels(schedule: NoiseSchedule, num_steps: int) -> list[int]:
 
 
 def ddim_step(
-    schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor, eps: Tensor, sigma: Tensor, noise: Tensor
+    schedule: NoiseSchedule,
+    xt: Tensor,
+    t: Tensor,
+    target: Tensor,
+    eps: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
 ) -> Tensor:
     """From level t to any lower level, target, -1 for the clean image (DDIM, Eq. 12)."""
-    kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) alpha_bar of the target, 1 at -1
+    kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) of the target; 1 at -1
     x0 = x0_from_eps(schedule, xt, t, eps)  # (B, C, H, W) the clean image that eps implies
     direction = (1 - kept - sigma**2).clamp(min=0).sqrt()  # (B, 1, 1, 1) how much of eps goes back in
     x = kept.sqrt() * x0 + direction * eps + sigma * noise  # (B, C, H, W) signal, old noise, fresh noise
@@ -269,23 +281,28 @@ def ddim_sigma(schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor, e
     """Fresh noise of a step (DDIM, Eq. 16): none for eta = 0; DDPM's posterior deviation for eta = 1."""
     kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) alpha_bar of the target
     alpha_bar = schedule.at(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1) alpha_bar of where we are
-    variance = (1 - kept) / (1 - alpha_bar) * (1 - alpha_bar / kept)  # (B, 1, 1, 1) beta_tilde of the longer step
+    variance = (1 - kept) / (1 - alpha_bar) * (1 - alpha_bar / kept)  # (B, 1, 1, 1) a longer beta_tilde
     sigma = eta * variance.sqrt()  # (B, 1, 1, 1)
     return sigma
 
 
 @torch.no_grad()
 def sample_ddim(
-    model: nn.Module, schedule: NoiseSchedule, xt: Tensor, num_steps: int, eta: float, generator: torch.Generator
+    model: nn.Module,
+    schedule: NoiseSchedule,
+    xt: Tensor,
+    num_steps: int,
+    eta: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """Images (B, C, H, W) from noise xt (B, C, H, W), in num_steps evaluations of the network."""
-    if eta < 0 or not xt.is_floating_point():
-        raise ValueError(f"eta >= 0 and float images are expected, given {eta} and {xt.dtype}")
+    if eta < 0:
+        raise ValueError(f"eta >= 0 is expected, given {eta}")
     levels = ddim_levels(schedule, num_steps)  # where to stop
     for level, lower in zip(levels[:-1], levels[1:], strict=True):
         t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) where all images are
         target = torch.full_like(t, lower)  # (B,) where they go
-        noise = torch.randn(xt.shape, generator=generator, device=xt.device, dtype=xt.dtype)  # (B, C, H, W)
+        noise = noise_like(xt, generator)  # (B, C, H, W) not used where eta = 0
         sigma = ddim_sigma(schedule, xt, t, target, eta)  # (B, 1, 1, 1)
         xt = ddim_step(schedule, xt, t, target, model(xt, t), sigma, noise)  # (B, C, H, W)
     return xt
@@ -296,14 +313,14 @@ def sample_ddim(
 
 # --8<-- [start:grid]
 def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
-    """Write grey images (N, 1, H, W) in [-1, 1] to a PNG file, `columns` in a row, each pixel as a square."""
+    """Write grey images (N, 1, H, W) in [-1, 1] to a PNG file, `columns` in a row."""
     if images.ndim != 4 or images.shape[1] != 1 or not len(images) or columns <= 0:
         given = f"{tuple(images.shape)} and columns = {columns}"
-        raise ValueError(f"at least one grey image (N, 1, H, W) and columns > 0 are expected, given {given}")
+        raise ValueError(f"at least one grey image (N, 1, H, W) and columns > 0 expected, given {given}")
     rows = math.ceil(len(images) / columns)  # the last row may be shorter
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.7, rows * 0.7), squeeze=False)
     for axis, image in zip(axes.flat, images, strict=False):
-        axis.imshow(image[0], cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")  # ink is dark
+        axis.imshow(image[0].numpy(), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")  # ink is dark
     for axis in axes.flat:
         axis.axis("off")
     figure.savefig(path, dpi=100)
@@ -315,10 +332,10 @@ def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
 
 # --8<-- [start:pretrained]
 def load_pretrained(folder: str | Path) -> UNet:
-    """The U-Net stored in a folder in diffusers' layout, such as that of google/ddpm-cifar10-32, in `eval` mode.
+    """The U-Net of a folder in diffusers' layout, such as that of google/ddpm-cifar10-32, in `eval` mode.
 
-    The folder holds config.json and diffusion_pytorch_model.safetensors. FileNotFoundError where one is missing,
-    ValueError where the configuration is not that of the paper's network.
+    The folder holds config.json and diffusion_pytorch_model.safetensors. FileNotFoundError where one is
+    missing, ValueError where the configuration is not that of the paper's network.
     """
     from safetensors.torch import load_file  # only this function needs: pip install safetensors
 
@@ -335,7 +352,7 @@ def load_pretrained(folder: str | Path) -> UNet:
     model = UNet(config["in_channels"], *sizes)
     weights = load_file(Path(folder) / "diffusion_pytorch_model.safetensors")
     for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
-        weights = {name.replace(f".{old}.", f".{new}."): w for name, w in weights.items()}  # names of old checkpoints
+        weights = {name.replace(f".{old}.", f".{new}."): w for name, w in weights.items()}  # as of 2022
     model.load_state_dict(weights)
     return model.eval()
 

@@ -246,7 +246,8 @@ class Module:
             return False
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         names = target.elts if isinstance(target, ast.Tuple) else [target]
-        alias = isinstance(node.value, ast.Name | ast.Attribute | ast.Constant | None)
+        turned = isinstance(node.value, ast.Attribute) and node.value.attr in {"T", "mT", "H", "mH"}
+        alias = isinstance(node.value, ast.Name | ast.Attribute | ast.Constant) and not turned
         return all(isinstance(name, ast.Name) for name in names) and not alias
 
 

@@ -49,7 +49,10 @@ class Notations(Preprocessor):
         if match["mark"]:
             if not source.key:
                 return text
-            line, rest = listings.titled_fence(source, offset, match["info"], match["body"]), text.partition("\n")[2]
+            line, rest = (
+                listings.titled_fence(source, match.start("body"), match["info"], match["body"]),
+                text.partition("\n")[2],
+            )
             return f"{line}\n{rest}"
         if match["display"] is not None:
             self._check_display(match)

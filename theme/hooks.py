@@ -21,6 +21,7 @@ from theme.source import Source, SourceError, relative
 
 ASSETS = "assets/verbatim"
 SOURCES = "source/"
+SHOWN = ("snippets", "docs/results", "docs/figures")  # what a notebook shows besides its text
 
 
 @dataclass
@@ -99,13 +100,22 @@ def on_files(files: Files, config) -> Files:
     return files
 
 
+_made: dict[tuple, tuple[str, str]] = {}  # programs and notebooks, made again only when something has changed
+
+
 def on_env(env, config, files: Files) -> None:
     """Add each post's program and notebook, once all pages are known to be right."""
+    root, url = build.root, config.site_url or ""
+    paths = [path for folder in SHOWN for path in (root / folder).rglob("*") if path.is_file()]
+    versions = tuple(sorted((path, path.stat().st_mtime_ns) for path in paths))
+    numbers = tuple((name, equation.number) for name, equation in build.equations.items())
     for key, post in build.posts.items():
+        state = key, post.text, str(post.meta["title"]), url, hash(versions), hash(numbers)
+        if state not in _made:
+            _made[state] = pages.program(post, root), notebook.notebook(post, root, build.equations, url)
         name = f"posts/{key}/{key.rpartition('/')[2]}"
-        made = notebook.notebook(post, build.root, build.equations, config.site_url or "")
-        files.append(File.generated(config, f"{name}.py", content=pages.program(post, build.root)))
-        files.append(File.generated(config, f"{name}.ipynb", content=made))
+        for ending, content in zip(("py", "ipynb"), _made[state], strict=True):
+            files.append(File.generated(config, f"{name}.{ending}", content=content))
 
 
 def on_pre_page(page: Page, config, files) -> Page:

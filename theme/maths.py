@@ -12,7 +12,7 @@ RENDER = r"""
 function renderAll(formulas) {
   return formulas.map(([tex, display]) => {
     try { return [katex.renderToString(tex, {displayMode: display, output: "htmlAndMathml", strict: "error"}), null] }
-    catch (error) { return [null, error.message.normalize("NFD").replace(/\u0332/g, "").replace(/\s+/g, " ")] }
+    catch (error) { return [null, error.message.normalize("NFD").replace(/\u0332/g, "").normalize("NFC").replace(/\s+/g, " ")] }
   })
 }
 """

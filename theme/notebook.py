@@ -77,7 +77,8 @@ def notebook(post: Page, root: Path, known: dict[str, Equation], site_url: str =
             cells.append(code | {"source": blocks.pop(0).rstrip("\n")})
             start = match.end()
     add_prose(post.text[start:])
-    cells.insert(0, {"cell_type": "markdown", "metadata": {}, "source": f"# {post.meta['title']}"})
+    if not post.text.lstrip().startswith("# "):
+        cells.insert(0, {"cell_type": "markdown", "metadata": {}, "source": f"# {post.meta['title']}"})
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

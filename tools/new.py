@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*")
-CELL = re.compile(r"^# %% *(\[markdown\])?\n", re.M)
+CELL = re.compile(r"^# %% *(\[markdown\])?(?:alt: (.+))?\n", re.M)
 
 # the design's posts; the module of any other one is its name in snake case
 MODULES = {
@@ -55,13 +55,16 @@ def module_of(key: str) -> str:
 
 
 def notebook(cells: str) -> str:
-    """A notebook's JSON from text in which `# %%` starts a cell of code and `# %% [markdown]` one of prose."""
+    """A notebook's JSON from text: `# %%` starts a cell of code, `# %% [markdown]` one of prose.
+
+    `# %% alt: …` starts a cell that draws, and gives the alternative text of its picture.
+    """
     _, *parts = CELL.split(cells)
     made = []
-    for number, (prose, source) in enumerate(zip(parts[::2], parts[1::2], strict=True), 1):
-        cell = {"id": f"cell-{number}", "metadata": {}, "source": source.strip("\n").splitlines(keepends=True)}
-        code = {"cell_type": "code", "execution_count": None, "outputs": []}
-        made.append(cell | ({"cell_type": "markdown"} if prose else code))
+    for number, (prose, alt, source) in enumerate(zip(*[iter(parts)] * 3, strict=True), 1):
+        kind = {"cell_type": "markdown"} if prose else {"cell_type": "code", "execution_count": None, "outputs": []}
+        lines = source.strip("\n").splitlines(keepends=True)
+        made.append(kind | {"id": f"cell-{number}", "metadata": {"alt": alt} if alt else {}, "source": lines})
     metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     return json.dumps({"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
 

@@ -1,4 +1,4 @@
-"""How good are drawn digits: a classifier trained on the real ones, and the Fréchet distance between its features.
+"""How good are drawn digits: a classifier trained on real ones, and the Fréchet distance of its features.
 
 Fréchet distance of two Gaussians: Dowson and Landau 1982; between network features: Heusel et al. 2017,
 arXiv 1706.08500.
@@ -49,9 +49,11 @@ def shift(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_classifier(x: Tensor, y: Tensor, epochs: int = 30, seed: int = 0) -> DigitClassifier:
-    """A classifier trained on digits x (N, 1, 8, 8), labels y (N,), in `eval` mode; about ten seconds on one core."""
+    """A classifier trained on digits x (N, 1, 8, 8) and labels y (N,), in `eval` mode."""
     if len(x) != len(y) or epochs <= 0:
-        raise ValueError(f"as many labels as images, and epochs > 0, are expected, given {len(x)}, {len(y)}, {epochs}")
+        raise ValueError(
+            f"as many labels as images, and epochs > 0, are expected, given {len(x)}, {len(y)}, {epochs}"
+        )
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = DigitClassifier()
@@ -71,7 +73,7 @@ def train_classifier(x: Tensor, y: Tensor, epochs: int = 30, seed: int = 0) -> D
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The squared 2-Wasserstein distance between Gaussians fitted to features a (N, D) and b (M, D).
 
-    |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)), in float64. Fewer than 2 rows: ValueError.
+    |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)), in float64.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
@@ -87,9 +89,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def nearest(x: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """For each image of x (N, C, H, W) its nearest one among others (M, C, H, W): distance (N,) and index (N,)."""
+    """For each image of x (N, C, H, W) the nearest of others (M, C, H, W): distance (N,) and index (N,)."""
     if x.shape[1:] != others.shape[1:]:
-        raise ValueError(f"images of the same size are expected, given {tuple(x.shape)} and {tuple(others.shape)}")
+        raise ValueError(
+            f"images of the same size are expected, given {tuple(x.shape)} and {tuple(others.shape)}"
+        )
     distance = torch.cdist(x.flatten(1), others.flatten(1))  # (N, M)
     smallest, index = distance.min(dim=1)  # (N,), (N,)
     return smallest, index

@@ -1,7 +1,7 @@
-"""The U-Net of DDPM (Ho et al. 2020, arXiv 2006.11239, appendix B), with the parameter names of diffusers' UNet2DModel.
+"""The U-Net of DDPM (Ho et al. 2020, arXiv 2006.11239, appendix B), with the parameter names of diffusers.
 
-Shapes: B batch, C image channels, H height, W width, I channels in, O channels out, D time features, F width of the
-first level, E time embedding, K skip channels.
+Shapes: B batch, C image channels, H height, W width, O channels out, D time features, F width of the first
+level, E time embedding.
 """
 
 # --8<-- [start:time]
@@ -58,7 +58,7 @@ class ResBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, width_out, eps=1e-6)  # steady scale again
         self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1)  # looks one pixel farther
         same = width_in == width_out  # the sum below needs equal widths
-        self.conv_shortcut = nn.Identity() if same else nn.Conv2d(width_in, width_out, 1)  # else adapt the width
+        self.conv_shortcut = nn.Identity() if same else nn.Conv2d(width_in, width_out, 1)  # else adapt
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))  # (B, O, H, W) first look at the image
@@ -90,7 +90,7 @@ class Attention(nn.Module):
         query = self.to_q(pixels)[:, None]  # (B, 1, H * W, O) one head
         key = self.to_k(pixels)[:, None]  # (B, 1, H * W, O)
         value = self.to_v(pixels)[:, None]  # (B, 1, H * W, O)
-        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]  # (B, H * W, O) weighted means of values
+        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]  # (B, H * W, O) means of values
         mixed = self.to_out[0](mixed).transpose(1, 2)  # (B, O, H * W) back to channels first
         out = x + mixed.unflatten(2, (height, width))  # (B, O, H, W) a correction of x again
         return out
@@ -169,49 +169,51 @@ class Stage(nn.Module):
 
 # --8<-- [start:unet]
 class UNet(nn.Module):
-    """Predict the noise in an image: down to a coarse view, back up to a sharp one, with skips between the two.
+    """Predict the noise in an image: down to a coarse view, back up to a sharp one, with skips between.
 
-    Args: channels of the image; widths of the levels, each half as large as the one before; attention, one flag for
-    each level; layers, residual blocks for each level; groups of the normalisation, which divide every width.
+    Args: channels of the image; widths of the levels, each level half as large as the one before; attention,
+    one flag a level; layers, residual blocks a level; groups of the normalisation, which divide every width.
     """
 
-    def __init__(self, channels: int = 1, widths=(32, 64), attention=(False, True), layers: int = 1, groups: int = 8):
+    def __init__(self, channels=1, widths=(16, 32), attention=(False, True), layers=1, groups=8):
         super().__init__()
         if len(widths) != len(attention) or any(w % groups for w in widths):
             raise ValueError(
                 f"one attention flag for each width, and widths divisible by {groups} groups are expected,"
                 f" given widths {widths} and attention {attention}"
             )
-        self.channels, self.factor = channels, 2 ** (len(widths) - 1)  # how far the image shrinks on the way down
+        self.channels, self.factor = channels, 2 ** (len(widths) - 1)  # how far the image shrinks
         time_dim, width = 4 * widths[0], widths[0]  # the paper's choice for the time embedding
         self.time_embedding = TimeEmbedding(width, time_dim)
         self.conv_in = nn.Conv2d(channels, width, 3, padding=1)  # from pixels to features
         skip_widths = [width]  # widths of what the way down keeps for the way up
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         for level, out in enumerate(widths):
-            stage = Stage([width] + [out] * (layers - 1), out, time_dim, groups, layers * attention[level])
-            skip_widths += [out] * layers
-            if level < len(widths) - 1:
+            widths_in = [width] + [out] * (layers - 1)  # only the first block changes the width
+            stage = Stage(widths_in, out, time_dim, groups, layers * attention[level])
+            skip_widths += [out] * layers  # each block's result will wait
+            if level < len(widths) - 1:  # all but the coarsest level
                 stage.downsamplers.append(Downsample(out))
-                skip_widths.append(out)
+                skip_widths.append(out)  # and so will the smaller image
             self.down_blocks.append(stage)
-            width = out
+            width = out  # what the next level gets
         self.mid_block = Stage([width, width], width, time_dim, groups, attentions=1)  # the coarsest view
         for level, out in reversed(list(enumerate(widths))):
-            joined = [(out if i else width) + skip_widths.pop() for i in range(layers + 1)]
+            joined = [(out if i else width) + skip_widths.pop() for i in range(layers + 1)]  # x and its skip
             stage = Stage(joined, out, time_dim, groups, (layers + 1) * attention[level])
-            if level:
+            if level:  # all but the finest level
                 stage.upsamplers.append(Upsample(out))
             self.up_blocks.append(stage)
-            width = out
+            width = out  # what the next level gets
         self.conv_norm_out = nn.GroupNorm(groups, width, eps=1e-6)  # steady scale before the last layer
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)  # from features back to pixels
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The predicted noise (B, C, H, W) in images x (B, C, H, W) at levels t (B,); H, W multiples of the factor."""
+        """The predicted noise (B, C, H, W) in images x (B, C, H, W) at levels t (B,)."""
         if not x.is_floating_point() or t.shape != x.shape[:1]:
-            raise ValueError(f"float images and one t for each are expected, given {x.dtype} and t {tuple(t.shape)}")
-        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % self.factor or x.shape[3] % self.factor:
+            given = f"{x.dtype} and t {tuple(t.shape)}"
+            raise ValueError(f"float images and one t for each are expected, given {given}")
+        if x.ndim != 4 or x.shape[1] != self.channels or any(n % self.factor for n in x.shape[2:]):
             raise ValueError(
                 f"images of shape (B, {self.channels}, H, W) with H and W multiples of {self.factor} are "
                 f"expected, given {tuple(x.shape)}"

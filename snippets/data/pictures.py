@@ -22,8 +22,8 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 def pictures(folder: str | Path, size: int = 32) -> Tensor:
     """All pictures below a folder, as (N, 3, size, size) in [-1, 1], in the order of their names.
 
-    A file that is no readable picture is named in a warning and left out. ValueError when the folder is missing or
-    holds no picture, and for a size that is not a positive multiple of 8.
+    A file that is no readable picture is named in a warning and left out. ValueError when the folder is
+    missing or holds no picture, and for a size that is not a positive multiple of 8.
     """
     folder = Path(folder)
     if size <= 0 or size % 8:

@@ -1,9 +1,9 @@
 """A mixture of Gaussians in the plane, for which everything that a diffusion model learns has a closed form.
 
-If x_0 is drawn from the mixture and x = signal * x_0 + noise * eps with standard normal eps, then x is drawn from
-another mixture: same weights, means times signal, covariances signal^2 * s_k^2 + noise^2. Its density, its score and
-the class posterior follow; the score gives the expected noise, E[eps | x] = -noise * score(x). A variance-exploding
-process (NCSN) has signal = 1, a variance-preserving one (DDPM) signal^2 + noise^2 = 1.
+If x_0 is drawn from the mixture and x = signal * x_0 + noise * eps with standard normal eps, then x is drawn
+from another mixture: same weights, means times signal, variances signal^2 * s_k^2 + noise^2. Its density, its
+score and the class posterior follow; the score gives the expected noise, E[eps | x] = -noise * score(x). A
+variance-exploding process (NCSN) has signal = 1, a variance-preserving one (DDPM) signal^2 + noise^2 = 1.
 
 Shapes: B points, K components.
 """
@@ -64,7 +64,7 @@ class Toy2D:
         return score
 
     def score(self, x: Tensor, signal: float, noise: float) -> Tensor:
-        """Gradient of log p(x) (B, 2) at noisy points x (B, 2): the components' scores, weighted by the posterior."""
+        """Gradient of log p(x) (B, 2) at noisy points x (B, 2): the components' scores, weighted."""
         weight = self.log_posterior(x, signal, noise).exp()  # (B, K)
         score = (weight[:, :, None] * self.component_score(x, signal, noise)).sum(dim=1)  # (B, 2)
         return score

@@ -62,11 +62,10 @@ def sections(root: Path) -> tuple[dict[tuple[str, str], tuple[int, int]], list[s
 
 def fences(root: Path) -> list[str]:
     """Fences that no runner sees, Python that is no include, and includes that would be printed as they stand."""
-    return [problem for path in markdown(root) for problem in fence_problems(path, root)]
+    return [problem for page in posts(root) for problem in fence_problems(page.path, root)]
 
 
 def fence_problems(path: Path, root: Path) -> Iterator[str]:
-    post = root / "docs/posts" in path.parents
     opened, kind, lines = "", "", 0
     for number, line in enumerate([*path.read_text(encoding="utf-8").split("\n"), None], 1):
         here = place(path, root, number)
@@ -74,7 +73,7 @@ def fence_problems(path: Path, root: Path) -> Iterator[str]:
             if opened:
                 yield f"{opened}: this fence is never closed. End the block with a line ```"
         elif opened and line == "```":
-            if kind.startswith("python") and post and lines != 1:
+            if kind.startswith("python") and lines != 1:
                 yield f'{opened}: a python block is one include, given {lines} lines. Write --8<-- "module:section"'
             opened = kind = ""
         elif not opened and ANY_FENCE.match(line):
@@ -87,13 +86,13 @@ def fence_problems(path: Path, root: Path) -> Iterator[str]:
             yield f"{here}: the fence {line!r} inside a block closes nothing. End the block with a line ```"
         else:
             lines = lines + 1 if opened else 0
-            if "8<" in line and not line.lstrip().startswith(";"):
+            if "8<" in line:
                 if not INCLUDE.fullmatch(line):
                     mend = 'Write it with quotes, alone on its line, without spaces around: --8<-- "snippets/x.py:name"'
                     yield f"{here}: {line!r} is no include of a section. {mend}"
                 elif not kind.startswith("python"):
                     yield f"{here}: this include is in no python block. Put it between ```python and ```"
-            elif kind.startswith("python") and post:
+            elif kind.startswith("python"):
                 yield f"{here}: {line!r} is typed on the page. Include a section of a module instead"
 
 
@@ -268,7 +267,9 @@ def alternative_text(root: Path) -> list[str]:
     for page in posts(root):
         picture = page.meta.get("picture")
         if picture is not None and not str(picture.get("alt") or "").strip():
-            problems.append(f"{place(page.path, root, 1)}: the card's picture has no alternative text. {mend}, as alt:")
+            lines = page.path.read_text(encoding="utf-8").split("\n")
+            line = next(number for number, line in enumerate(lines, 1) if line.startswith("picture:"))
+            problems.append(f"{place(page.path, root, line)}: the card's picture has no alternative text. {mend}")
     for path in sorted((root / "docs/labs").rglob("*.ipynb")):
         problems += notebook_pictures(path, root)
     return problems

@@ -45,7 +45,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_python_of_our_own_documents_runs(document, tmp_path):
-    code = "\n".join(blocks(document.read_text(encoding="utf-8"), "python"))
+    text = document.read_text(encoding="utf-8")
+    code = "\n".join(blocks(text, "python"))
+    assert len(blocks(text, "python")) == len(re.findall(r"^\s*(?:`{3,}|~{3,})\W*py", text, re.M)), "write ```python"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -483,7 +483,7 @@ def test_wrong_levels_and_images_are_refused(call):
         (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 0, 0.0, G), "given 0"),
         (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 5, -0.1, G), "eta >= 0.*given -0.1"),
         (lambda: ddpm.sample_ddim(Answer(0.0), S, X.int(), 5, 0.0, G), "float images"),
-        (lambda: next(ddpm.sample_ddpm(Answer(0.0), S, X.int(), G, ddpm.ddpm_step)), "float images"),
+        (lambda: list(ddpm.sample_ddpm(Answer(0.0), S, X.int(), G, ddpm.ddpm_step)), "float images"),
         (lambda: ddpm.ema_update(nn.Linear(3, 2), nn.Linear(3, 2), 1.5), "decay in \\[0, 1\\].*1.5"),
         (lambda: ddpm.save_grid("x.png", X), "grey image.*given \\(5, 3, 4, 6\\)"),
         (lambda: ddpm.save_grid("x.png", X[:0, :1]), "at least one"),

@@ -51,7 +51,7 @@ if (contents) {
     }
     const wide = contents.scrollHeight > contents.clientHeight;
     if (current && wide) contents.scrollTop = current.offsetTop - contents.clientHeight / 2;
-  }, { rootMargin: "0px 0px -75% 0px" });
+  }, { rootMargin: "1000000px 0px -75% 0px" });
   headings.forEach((heading) => watcher.observe(heading));
   contents.addEventListener("click", (event) => {
     if (event.target.closest("a") && contents.matches(":popover-open")) contents.hidePopover();

@@ -1,0 +1,430 @@
+"""Test of the tests: a small project of its own passes, and each planted defect fails it with file, line and mend.
+
+The checks are the real files, copied, and run by pytest in a process of its own.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import shapes
+from tests.labs.checks import figures, notebooks, stale
+from tests.pages.test_sources import CHECKS
+from theme import report
+from theme.pages import ROOT
+from tools import lab
+
+COPIED = [
+    "pyproject.toml",
+    "theme/__init__.py",
+    "theme/pages.py",
+    "theme/report.py",
+    "tools/__init__.py",
+    "tools/lab.py",
+]
+COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/test_house.py", "tests/labs/__init__.py"]
+COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py", "tests/pages/checks.py"]
+COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
+
+MODULE = '''"""A toy.
+
+Shapes: B batch, D features.
+"""
+
+# --8<-- [start:imports]
+import torch
+from torch import Tensor
+
+# --8<-- [end:imports]
+
+
+# --8<-- [start:double]
+def double(x: Tensor) -> Tensor:
+    """Twice x."""
+    y = 2 * x  # (B, D) twice as large
+    return y
+
+
+# --8<-- [end:double]
+
+
+# --8<-- [start:main]
+STEPS = 3
+
+if __name__ == "__main__":
+    print(double(torch.ones(STEPS, 2)).sum().item())
+# --8<-- [end:main]
+'''
+TEST = '''"""Doubling, by its definition."""
+
+import pytest
+import torch
+
+from snippets.toy import double
+
+
+@pytest.mark.equation("toy-double")
+def test_double(agrees):
+    x = torch.rand(3, 2)
+    agrees(double(x), x + x, oracle="torch.add")
+'''
+PAGE = """---
+title: Toy
+badge: {label: Toy, message: A toy}
+module: snippets/toy.py
+description: A toy.
+picture: {file: figures/Toy/plot.svg, alt: A line}
+quick: {STEPS: 2}
+---
+
+# Toy
+
+```python
+--8<-- "snippets/toy.py:imports"
+```
+
+$$
+y = 2 x
+\\label{toy-double}
+$$
+
+```python fold
+--8<-- "snippets/toy.py:double"
+```
+
+![A line that rises.](../figures/Toy/plot.svg)
+
+The loss is {{ Toy: loss | .2f }}, less than 0.97 and $0.25$; see [the lab](../labs/Toy.ipynb).
+
+```python
+--8<-- "snippets/toy.py:main"
+```
+"""
+RESULTS = {
+    "values": {"loss": 0.2512, "steps": 1500, "seconds": [312.42]},
+    "seed": 0,
+    "versions": {},
+    "device": "cpu",
+    "date": "2026-11-23",
+}
+
+
+def write(root: Path, name: str, text: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """A project with one module, its test, its page and its lab, without a defect."""
+    for name in COPIED:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    write(tmp_path, "snippets/__init__.py", "")
+    write(tmp_path, "snippets/toy.py", MODULE)
+    write(tmp_path, "tests/snippets/test_toy.py", TEST)
+    write(tmp_path, "docs/posts/Toy.md", PAGE)
+    write(tmp_path, "docs/figures/Toy/plot.svg", "<svg/>")
+    write(tmp_path, "README.md", "```bash\nmake test\n```\n\n```python\nimport snippets.toy\n```\n")
+    write(tmp_path, "Makefile", "test:\n\ttrue\n")
+    cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": [], "id": "a"}
+    cell["source"] = ["from snippets.toy import double"]
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    write(tmp_path, "docs/labs/Toy.ipynb", json.dumps(notebook, indent=1))
+    code = {
+        path: {name: one for name, (one, _) in names.items()} for path, names in lab.lab_code("Toy", tmp_path).items()
+    }
+    files = {"docs/figures/Toy/plot.svg": lab.digest(tmp_path / "docs/figures/Toy/plot.svg")}
+    write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}))
+    return tmp_path
+
+
+def replace(root: Path, name: str, old: str, new: str) -> None:
+    text = (root / name).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    write(root, name, text.replace(old, new))
+
+
+@dataclass
+class Defect:
+    """A change of one file, and what must be said of the last line that begins with `at`."""
+
+    file: str
+    old: str
+    new: str
+    at: str
+    message: str
+    place: str = ""  # where it must be said, if that is another file
+
+    def plant(self, root: Path) -> None:
+        replace(root, self.file, self.old, self.new)
+
+    def expected(self, root: Path) -> str:
+        """The beginning of what the tests must say."""
+        place = self.place or self.file
+        lines = (root / place).read_text(encoding="utf-8").split("\n")
+        line = max(number for number, text in enumerate(lines, 1) if text.strip().startswith(self.at))
+        return f"{place}:{line}: {self.message}"
+
+
+TOY, POST, LAB = "snippets/toy.py", "docs/posts/Toy.md", "docs/labs/Toy.ipynb"
+FIGURE, TESTS = "docs/figures/Toy/plot.svg", "tests/snippets/test_toy.py"
+IMPORTS, START, END = "# --8<-- [start:imports]", "# --8<-- [start:main]", "# --8<-- [end:main]"
+INCLUDE, PICTURE = '--8<-- "snippets/toy.py:imports"', "![A line that rises.](../figures/Toy/plot.svg)"
+MARKER, HOST, TODO = '@pytest.mark.equation("toy-double")', "https://cdn.example.org/x", "TO" + "DO: write"
+ASKED, MARK_IT = "a reader's browser would ask another host:", "Mark the test that checks it with @pytest.mark.equation"
+QUOTES, UNSEEN = "is no include of a section. Write it with quotes, alone", "no runner and no test sees the fence"
+UNQUOTED, NO_ALT = INCLUDE.replace('"', ""), "the picture has no alternative text. Say in a sentence what it shows"
+SECTIONS = {
+    "unclosed": Defect(TOY, END, "", START, f"section main is never closed. Add {END}"),
+    "closed by another name": Defect(TOY, END, "# --8<-- [end:x]", "# --8<-- [end:x]", "section x ends here but never"),
+    "there twice": Defect(TOY, END, f"{END}\n{START}\n{END}", START, "section main begins twice. Give the second"),
+    "trailing space in a mark": Defect(TOY, END, END + " ", END, f"{END!r} is no mark of a section. A mark has its"),
+    "on no page": Defect(POST, ':imports"', ':main"', IMPORTS, "no page shows the section imports. Include it", TOY),
+    "unknown": Defect(
+        POST, ':double"', ':dubel"', '--8<-- "snippets/toy.py:dubel', "snippets/toy.py has no section dubel."
+    ),
+    "import of ours": Defect(
+        TOY, "import torch\n", "import torch\n\nimport snippets\n", "import sn", "a page would show this"
+    ),
+    "directive with a trailing space": Defect(POST, INCLUDE, INCLUDE + " ", INCLUDE, f"{INCLUDE + ' '!r} {QUOTES}"),
+    "directive without quotes": Defect(POST, INCLUDE, UNQUOTED, UNQUOTED, f"{UNQUOTED!r} {QUOTES}"),
+    "directive in no block": Defect(
+        POST, ':main"\n```\n', f':main"\n```\n\n{INCLUDE}\n', INCLUDE, "this include is in no python block. Put"
+    ),
+    "code typed on the page": Defect(POST, INCLUDE, "print(1)", "print(1)", "'print(1)' is typed on the page. Include"),
+}
+FENCES = {
+    f"fence {fence}": Defect(
+        POST, "```python fold", fence, fence.strip(), f"{UNSEEN} {fence!r}. Write ```python, ```python"
+    )
+    for fence in (
+        "```py",
+        "``` python",
+        "~~~python",
+        "```{ .python }",
+        '```python title="x"',
+        " ```python",
+        "````python",
+    )
+} | {
+    "unclosed fence": Defect(
+        POST, ':main"\n```\n', ':main"\n', "```python", "this fence is never closed. End the block"
+    )
+}
+EQUATIONS = {
+    "without a test": Defect(
+        POST,
+        "y = 2 x",
+        "y = 2 x \\label{toy-other}",
+        "y = 2 x",
+        f'no test checks the numbered equation toy-other. {MARK_IT}("toy-o',
+    ),
+    "with a used number": Defect(
+        POST, "y = 2 x", "y = 2 x \\label{toy-double}", "\\label", "equation toy-double is at docs/p"
+    ),
+    "outside of a formula": Defect(
+        POST, "# Toy\n", "# Toy \\label{x}\n", "# Toy \\", "a \\label outside of a formula. Put it"
+    ),
+    "only in a marker": Defect(
+        TESTS,
+        MARKER,
+        f'{MARKER}\n@pytest.mark.equation("toy-tripel")',
+        "def test",
+        "no page has the equation toy-tripel that this test checks. Write toy-double",
+    ),
+    "in a marker without a name": Defect(
+        TESTS, '("toy-double")', "(pytest.name)", "def test", "the marker's id is not written"
+    ),
+}
+TYPED = {
+    f"typed {typed}": Defect(
+        POST,
+        "less than 0.97",
+        f"less than\n{typed}, then",
+        typed,
+        f"{typed} is typed by hand, but is a result. Write {{{{ Toy: {mend} }}}}",
+    )
+    for typed, mend in {
+        "0.251": "loss | .3f",
+        "0.25": "loss | .2f",
+        "25.1%": "loss | .1%",
+        "25 %": "loss | .0%",
+        "2.51e-1": "loss | .2e",
+        "1,500": "steps | ,",
+        "1500": "steps",
+        "312.4": "seconds.0 | .1f",
+    }.items()
+}
+REQUESTS = {
+    asked: Defect(POST, "# Toy\n", f"# Toy\n\nText.\n\n{asked}\n", asked, ASKED)
+    for asked in (
+        f'<script src="{HOST}.js"></script>',
+        f"<img alt='x' src='{HOST}.png'>",
+        f'<link rel="stylesheet" href="{HOST}.css">',
+        f'<iframe title="x" src="{HOST[6:]}"></iframe>',
+        f"![x]({HOST}.png)",
+        f"<style>@import '{HOST}.css';</style>",
+        f"<style>p {{ background: url({HOST}.png) }}</style>",
+    )
+}
+SEEN = {
+    "no text": Defect(POST, PICTURE, "![](../figures/Toy/plot.svg)", "![](", NO_ALT),
+    "only spaces": Defect(POST, PICTURE, "![ ](../figures/Toy/plot.svg)", "![ ](", NO_ALT),
+    "no attribute": Defect(POST, PICTURE, f"{PICTURE}\n\n<img src='x.png'>", "<img", NO_ALT),
+    "empty attribute": Defect(POST, PICTURE, f'{PICTURE}\n\n<img src="x.png" alt="">', "<img", NO_ALT),
+    "on the card": Defect(POST, ", alt: A line}", "}", "picture:", "the card's picture has no alternative text. Say"),
+    "in a lab": Defect(
+        LAB,
+        '"outputs": []',
+        '"outputs": [{"output_type": "display_data", "metadata": {}, "data": {"image/png": ""}}]',
+        '"cell_type"',
+        "the picture that this cell draws has no alternative text. Give the cell one in its metadata",
+    ),
+}
+LABS = {
+    "stale code": Defect(
+        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make lab"
+    ),
+    "stale cell": Defect(
+        LAB, "import double", "import double as d", '"from', "cell 1 changed after the lab of Toy ran. Run:"
+    ),
+    "not run": Defect(
+        LAB, '_count": 1', '_count": null', '"cell_type"', "the cell was not run after the one before it. Run:"
+    ),
+    "error": Defect(
+        LAB,
+        '"outputs": []',
+        '"outputs": [{"output_type": "error", "ename": "KeyError"}]',
+        '"cell_type"',
+        "the cell ended with KeyError. Mend it, and: make lab POST=Toy",
+    ),
+    "no figure": Defect(
+        POST, "plot.svg)", "plto.svg)", "![A", "there is no docs/figures/Toy/plto.svg. Draw it in the lab"
+    ),
+    "figure by hand": Defect(
+        FIGURE, "<svg/>", "<svg />", "<svg", "this file is not the one that the lab of Toy wrote. Run:"
+    ),
+}
+ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS
+ALL |= {
+    "left to be written": Defect(
+        POST, "# Toy\n", f"# Toy\n{TODO}\n", TODO, f"{TODO!r} is left. Write what it asks for"
+    ),
+    "malformed shape comment": Defect(
+        TOY, "(B, D) twice", "(B, N) twice", "y =", "the letter N of (B, N) is not declared. Add"
+    ),
+    "no test": Defect(TESTS, TEST, "", "", "the module has no test. Write tests/snippets/test_toy.py", TOY),
+}
+
+
+def problems(root: Path) -> list[str]:
+    """What all checks of sources and labs say."""
+    found = [problem for check in CHECKS.values() for problem in check(root)] + shapes.problems(root)
+    return found + [problem for check in (notebooks, stale, figures) for problem in check(root)]
+
+
+def test_a_project_without_a_defect_has_no_problem(tree):
+    assert problems(tree) == []
+
+
+@pytest.mark.parametrize("defect", ALL)
+def test_a_defect_is_told_with_file_line_and_mend(defect, tree):
+    ALL[defect].plant(tree)
+    if defect == "no test":
+        (tree / TESTS).rename(tree / "tests/snippets/test_other.py")
+    expected = ALL[defect].expected(tree)
+    found = problems(tree)
+    assert any(problem.startswith(expected) for problem in found), "\n".join([expected, "not in", *found])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.97 and 0.252 and 1501 and 25 and 0.3",  # other numbers, or too round to tell
+        "in 2020, `0.251`, $0.251$, $$0.251$$, [a](0.251), ![a](0.251.png)",
+        "<span title='0.251'>a</span>, a-0.251b, v0.251.3, arXiv 1500.0251",
+        "```text\n0.251\n```",
+        "<!-- 0.251 -->{ .wide width=1500 }",
+        '<a href="https://example.org">a</a>, [b](https://example.org), `<img src="https://example.org">`',
+        '<link rel="canonical" href="https://example.org">',
+    ],
+)
+def test_what_is_no_defect_is_left_alone(text, tree):
+    replace(tree, POST, "less than 0.97", f"less than\n\n{text}\n\n")
+    assert problems(tree) == []
+
+
+def suite(root: Path, *arguments: str) -> tuple[int, str]:
+    """Run pytest in a project: exit status and output."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "REQUIRE"))}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def told(output: str, message: str) -> bool:
+    """Whether a line of the output begins with the message, but for pytest's margin."""
+    return re.search(rf"^(?:E\s+)?{re.escape(message)}", output, re.M) is not None
+
+
+def test_a_suite_without_a_defect_passes_and_is_reported(tree):
+    status, output = suite(tree, "--complete", "-n", "2")
+    assert status == 0, output
+    assert "shape comments proved: snippets/toy.py 1" in output
+    written = report.load(tree)["posts"]["Toy"]
+    (oracle,) = written.pop("oracles")
+    assert re.fullmatch(r"torch [\d.]+\S* add", oracle["name"])
+    assert 0 <= oracle["difference"] <= oracle["tolerance"] == 1e-5
+    assert written == {"tests": 3, "equations": 1, "shape_comments": 1}
+    replace(tree, POST, "# Toy\n", "# A toy\n")
+    assert report.load(tree) is None  # the report speaks of another tree
+
+
+def test_each_kind_of_defect_fails_the_suite(tree):
+    """One defect for each check, all at once: each check fails by itself, with its message."""
+    names = ["trailing space in a mark", "directive without quotes", "fence ```py", "unknown", "without a test"]
+    names += ["only in a marker", "typed 0.251", f"![x]({HOST}.png)", "no text", "left to be written", "stale code"]
+    names += ["not run", "figure by hand", "malformed shape comment"]
+    for name in names:
+        ALL[name].plant(tree)
+    status, output = suite(tree, "tests/pages/test_sources.py", "tests/labs", "tests/test_house.py")
+    assert status == 1
+    for name in names:
+        assert told(output, ALL[name].expected(tree)), f"{name}\n{output}"
+
+
+def test_a_wrong_shape_comment_and_a_broken_program_fail_the_suite(tree):
+    replace(tree, TOY, "# (B, D) twice", "# (D, B, 1) twice")
+    replace(tree, TOY, "sum().item())", "sum().item(), double(None))")
+    status, output = suite(tree, "--complete")
+    assert status == 1
+    assert told(output, "snippets/toy.py:16: y is (3, 2), the comment says (D, B, 1). Correct the comment or"), output
+    assert told(output, "AssertionError: docs/posts/Toy.md:1: the program fails:"), output
+    assert not (tree / report.REPORT).exists()
+
+
+def test_shape_comments_that_no_test_proves_fail_the_suite(tree):
+    more = "    if len(y) > 99:\n        y = y[:99]  # (99, D)\n    z = y.T\n    s = y @ y.T  # (B, B)\n"
+    replace(tree, TOY, "    return y\n", f"{more}    w = y[:2]  # (2, D)\n    return y\n")
+    shutil.rmtree(tree / "tests/labs")  # whose results are stale now
+    status, output = suite(tree, "--complete")
+    assert status == 1, output
+    lines = output[output.index("shape comments without proof") :]
+    assert told(lines, "snippets/toy.py:18: the shape comment (99, D) is reached by no test. Test the line"), output
+    assert told(lines, "snippets/toy.py:19: the line makes a tensor. End it with its shape"), output
+    assert told(lines, "snippets/toy.py:21: the shape comment (2, D) is only reached with 2 = D = 2."), output
+    assert lines.count("snippets/toy.py:") == 3
+    assert not (tree / report.REPORT).exists()
+
+
+def test_complete_is_for_the_whole_suite(tree):
+    status, output = suite(tree, "--complete", "-k", "sources")
+    assert status != 0 and "--complete is for the whole suite" in output
