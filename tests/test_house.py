@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,17 +30,32 @@ MODULES = {  # post -> module, the addresses that readers have
     "LLM/LORA": "snippets/llm/lora.py",
     "LLM/EvaluationMetricsLLM": "snippets/llm/evaluation.py",
 }
-LIBRARIES = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "tqdm", "safetensors"}
-SNIPPETS = sorted(path for path in (ROOT / "snippets").rglob("*.py") if path.name != "__init__.py")
+LIBRARIES = {"torch", "numpy", "sklearn", "matplotlib", "PIL", "tqdm", "safetensors", "snippets"}
 
 
-def short(path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def snippets(root: Path) -> list[Path]:
+    return sorted(path for path in (root / "snippets").rglob("*.py") if path.name != "__init__.py")
+
+
+def problems(path: Path, root: Path) -> list[str]:
+    """Imports of a module that readers may not have, and what has no docstring."""
+    name, tree, found = path.relative_to(root).as_posix(), ast.parse(path.read_text(encoding="utf-8")), []
+    for node in ast.walk(tree):
+        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        imported += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
+        for other in {one.partition(".")[0] for one in imported} - set(sys.stdlib_module_names) - LIBRARIES:
+            mend = "Use the standard library and " + ", ".join(sorted(LIBRARIES - {"snippets"}))
+            found.append(f"{name}:{node.lineno}: a reader may not have {other}. {mend}")
+    for node in [tree, *(n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_")]:
+        if not ast.get_docstring(node):
+            what, line = getattr(node, "name", "the module"), getattr(node, "lineno", 1)
+            found.append(f"{name}:{line}: {what} has no docstring. Say in a sentence what it does")
+    return found
 
 
 def test_shape_comments_can_be_checked_and_modules_have_tests():
-    problems = shapes.problems(ROOT)
-    assert not problems, "\n" + "\n".join(problems)
+    found = shapes.problems(ROOT)
+    assert not found, "\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize("page", posts(), ids=lambda page: page.key)
@@ -52,23 +68,7 @@ def test_torchvision_is_absent():
     assert importlib.util.find_spec("torchvision") is None, "uninstall torchvision; see docs/contributing.md"
 
 
-@pytest.mark.parametrize("path", SNIPPETS, ids=short)
-def test_snippets_import_only_what_readers_have(path):
-    imported = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
-        imported |= {name.partition(".")[0]: node.lineno for name in names}
-    others = imported.keys() - set(sys.stdlib_module_names) - LIBRARIES - {"snippets"}
-    assert not others, "\n" + "\n".join(f"{short(path)}:{imported[name]}: {name} is not a reader's" for name in others)
-
-
-@pytest.mark.parametrize("path", SNIPPETS, ids=short)
-def test_public_functions_and_classes_are_documented(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]
-    bare = [
-        f"{short(path)}:{node.lineno}: {node.name} has no docstring" for node in nodes if not ast.get_docstring(node)
-    ]
-    assert ast.get_docstring(tree), f"{short(path)}:1: the module has no docstring"
-    assert not bare, "\n" + "\n".join(bare)
+@pytest.mark.parametrize("path", snippets(ROOT), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_snippets_import_what_readers_have_and_are_documented(path):
+    found = problems(path, ROOT)
+    assert not found, "\n" + "\n".join(found)

@@ -34,7 +34,7 @@ def _picture(root: Path, url: str, settings: dict) -> str:
 def _card(post: Page, root: Path, url: str, commit: str | None) -> str:
     whole = post.path.read_text(encoding="utf-8")
     line = whole[: whole.index("description:")].count("\n") + 2
-    source = Source(root, post.path.relative_to(root).as_posix(), post.meta["description"], line, url, late=True)
+    source = Source(root, post.path.relative_to(root).as_posix(), post.meta["description"], line, url)
     day = last_change(root, commit, paths_shown(post, root))
     return (
         f'<li class="card"><p class="card-badge">{badge(post.meta["badge"], relative(f"posts/{post.key}/", url))}</p>'

@@ -1,5 +1,7 @@
 r"""One Python-Markdown extension for all that a page's source may contain besides Markdown.
 
+The builder passes a `theme.source.Source` and calls `theme.late.insert` on the finished page.
+
 {{ Diffusion: frechet.ddpm | .2f }}     a number from a run
 $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equation
 [](#eq-name) or [](Other.md#eq-name)    a link to it, worded "equation (1)"
@@ -15,7 +17,6 @@ import xml.etree.ElementTree as etree
 from urllib.parse import unquote, urlsplit
 
 from markdown import Extension
-from markdown.extensions.toc import slugify
 from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
@@ -108,19 +109,14 @@ class Formulas(Treeprocessor):
             if problem:
                 raise self.source.error_at(tex, f"{problem} (in {' '.join(tex.split())})")
             self._fill(element, tex, markup, element in in_headings)
-        self._label_headings(root)
         for link in root.iter("a"):
             self._word(link)
 
     def _fill(self, element: etree.Element, tex: str, markup: str, in_heading: bool) -> None:
         element.attrib.clear()
         element.set("class", "math")
-        text = maths.plain_text(markup)
-        if in_heading:
-            element.set("data-text", text)
-        if self.source.late:
-            markup = late.place(markup, html.escape(text) if in_heading else "", "katex")
-        element.text = self.md.htmlStash.store(markup)
+        text = html.escape(maths.plain_text(markup)) if in_heading else ""  # what the table of contents shows
+        element.text = self.md.htmlStash.store(late.place(markup, text, "katex"))
         if element.tag != "div":
             return
         label = equations.LABEL.search(tex)
@@ -146,22 +142,6 @@ class Formulas(Treeprocessor):
             attributes = {"class": "equation-test", "href": f"{up}#L{line}", "title": f"{path}, line {line}"}
             mark = etree.SubElement(element, "a", attributes | {"data-search-exclude": "true"})
             mark.text = "tested"
-
-    def _label_headings(self, root: etree.Element) -> None:
-        """A heading with a formula is named by the formula's text in the table of contents."""
-        for heading in root.iter():
-            formulas = [child for child in heading.iter("span") if "data-text" in child.attrib]
-            if heading.tag in HEADINGS and formulas:
-                texts = [(child, child.text) for child in formulas]
-                for child in formulas:
-                    child.text = child.get("data-text")
-                label = " ".join("".join(heading.itertext()).split())
-                for child, text in texts:
-                    child.text = text
-                heading.attrib.setdefault("data-toc-label", label)
-                heading.attrib.setdefault("id", slugify(label, "-"))
-        for element in root.iter():
-            element.attrib.pop("data-text", None)
 
     def _word(self, link: etree.Element) -> None:
         path, _, name = link.get("href", "").partition("#eq-")

@@ -80,9 +80,8 @@ def python_fence(source: Source):
         if src not in _blocks:
             _blocks[src] = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
         block = _blocks[src]
-        if source.late:
-            start, end = block.index("<code>") + 6, block.index("</code>")
-            block = block[:start] + late.place(block[start:end], html.escape(src, quote=False)) + block[end:]
+        start, end = block.index("<code>") + 6, block.index("</code>")
+        block = block[:start] + late.place(block[start:end], html.escape(src, quote=False)) + block[end:]
         if not title:
             return block
         path, section, line = title.split(":")

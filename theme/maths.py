@@ -12,7 +12,9 @@ RENDER = r"""
 function renderAll(formulas) {
   return formulas.map(([tex, display]) => {
     try { return [katex.renderToString(tex, {displayMode: display, output: "htmlAndMathml", strict: "error"}), null] }
-    catch (error) { return [null, error.message.normalize("NFD").replace(/\u0332/g, "").normalize("NFC").replace(/\s+/g, " ")] }
+    catch (error) {  // KaTeX underlines the place with combining characters
+      return [null, error.message.normalize("NFD").replace(/\u0332/g, "").normalize("NFC").replace(/\s+/g, " ")]
+    }
   })
 }
 """

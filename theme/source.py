@@ -44,7 +44,6 @@ class Source:
     blocks: dict[str, str] = field(default_factory=dict)  # HTML that a line {{ name }} stands for
     equations: dict = field(default_factory=dict)  # `theme.equations.Equation` by id
     tests: dict[str, tuple[str, int]] = field(default_factory=dict)  # path and line of each equation's test
-    late: bool = False  # formulas and code are put in by `theme.late.insert`, when the search has read the page
     cells: tuple[int, ...] = ()  # of a notebook: the offset in text at which each cell starts
 
     def error(self, offset: int, message: str) -> SourceError:
