@@ -216,7 +216,7 @@ class Module:
             case _:
                 return None
         parts = target.elts if isinstance(target, ast.Tuple) else [target]
-        parts = [part for part in parts if not (isinstance(part, ast.Name) and part.id == "_")] or parts  # unused value
+        parts = [part for part in parts if not (isinstance(part, ast.Name) and part.id == "_")]
         if kind == "return":
             targets = [("what is returned", load(ast.Name("_")))] * len(parts)
         elif all(isinstance(part, ast.Name | ast.Attribute | ast.Subscript) and not calls(part) for part in parts):
@@ -350,7 +350,7 @@ class Watch:
                 call.raised = True
                 if not issubclass(arg[0], StopIteration):  # which also ends loops inside a statement
                     call.pending = call.returning = None
-            elif event == "return" and (call.raised or not paused(frame)):
+            elif event == "return" and not paused(frame):
                 self._leave(call, frame, arg)
             return trace
 
@@ -375,9 +375,8 @@ class Watch:
         if pending is not None and not call.raised:
             self._finish(call, pending, frame)
         statement = call.returning
-        if statement is not None and statement.shapes and not call.raised:
-            several = len(statement.shapes) > 1 and isinstance(value, tuple)
-            self._compare(call, statement, list(value) if several else [value])
+        if statement is not None and statement.shapes:
+            self._compare(call, statement, list(value) if isinstance(value, tuple) else [value])
         self._close(call, ended=not call.raised)
         self.generators.pop(frame, None)
 
@@ -448,7 +447,6 @@ class Watch:
         return self.findings.setdefault(call.module.name, {"proved": set(), "equal": {}, "bare": set()})
 
     def _wrong(self, call: Call, statement: Statement, real: str) -> None:
-        call.seen.discard(statement)
         used = sorted({letter for dim in statement.dims for letter in dim.letters} & call.letters.keys())
         known = ", ".join(f"{x} = {call.letters[x]} from line {call.origin[x]}" for x in used)
         said = f"the comment says {statement.text}" + (f" with {known}" if known else "")

@@ -67,6 +67,10 @@ def f(x):
 #: a letter that stands in a sum only
 def f(x):
     z = Array(10, 3)  # (T + 1, T // 3)
+#: a sum that looks as if it grew evenly
+def f(x):
+    z = Array(7)  # (W + W // 5,)
+    y = x  # (B, 3, H, W)
 #: a scalar
 def f(x):
     y = Array()  # () the loss
@@ -108,6 +112,9 @@ def f(x):
         return x[0]  # (3, H, W)
     finally:
         x = 3
+#: a return of one value in a tuple
+def f(x):
+    return (x[0],)  # (3, H, W)
 #: a return of several values
 def f(x):
     return x[0], x  # (3, H, W), (B, 3, H, W)
@@ -163,6 +170,32 @@ def f(x):
         )[0]  # (3, H, W)
         if next(turns) == 3:
             break
+#: several lines, the only thing in an endless loop
+def f(x):
+    values = [x[0], x[0]]
+    try:
+        while True:
+            y = values.pop(
+                0
+            )  # (3, H, W)
+    except IndexError:
+        pass
+#: an iterator that ends inside of the statement
+class Once:
+    def __init__(self, x):
+        self.left = [x]
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        return self.left.pop()
+
+
+def f(x):
+    y = [y[0] for y in Once(x)][0]  # (3, H, W)
 #: a comprehension with the target's name
 def f(x):
     y = x
@@ -215,6 +248,18 @@ def g(x):
 
 def f(x):
     next(g(x))
+#: a generator that nobody ends
+KEPT = []
+
+
+def g(x):
+    y = x[0]  # (3, H, W)
+    yield y
+
+
+def f(x):
+    KEPT.append(g(x))
+    next(KEPT[0])
 #: a generator that receives
 def g(x):
     y = x
@@ -309,6 +354,7 @@ def test_each_of_them_fails_with_another_size(name, tmp_path):
         ("    y = Array(7)  # (2 * H,)\n", "8: y is (7,), the comment says (2 * H,)"),
         ("    y = [x]  # (B, 3, H, W)\n", "8: y is no tensor but a list"),
         ("    return x  # (B, 3, H, W), (B,)\n", "8: 1 values are returned"),
+        ("    return x, x  # (B, 3, H, W)\n", "8: 2 values are returned"),
         ("    for y in x:  # (B, 3, H, W)\n        pass\n", "8: y is (3, 8, 6)"),
     ],
 )
@@ -332,6 +378,29 @@ def test_a_comment_only_reached_with_equal_sizes_is_unproved(tmp_path):
     assert not shapes.unproved(tmp_path, findings)
     _, findings = run(tmp_path, body, (Array(3, 3, 8, 6),))
     assert "is only reached with B = 3." in shapes.unproved(tmp_path, findings)[0]
+
+
+def test_letters_that_are_equal_hide_behind_expressions(tmp_path):
+    body = "def f(x):\n    y = Array(16, 8)  # (2 * H, W)\n"
+    _, findings = run(tmp_path, body, (None,))
+    assert "is only reached with H = W = 8." in shapes.unproved(tmp_path, findings)[0]
+
+
+def test_a_call_that_raises_owes_no_letters(tmp_path):
+    wrong, _ = run(tmp_path, "def f(x):\n    y = Array(4)  # (H // 2,)\n    {}['raises']\n", (None,))
+    assert not wrong
+
+
+def test_what_was_wrong_once_is_told_once(tmp_path):
+    path = write(tmp_path, "def f(x):\n    y = x  # (B,)\n")
+    space = {}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    watch = shapes.Watch(tmp_path)
+    for array, wrong in ((Array(2, 3), 1), (Array(2), 0)):
+        with watch:
+            space["f"](array)
+            space["f"](array)
+        assert len(watch.wrong) == wrong
 
 
 def test_a_comment_that_nothing_reached_is_unproved(tmp_path):
