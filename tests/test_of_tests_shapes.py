@@ -354,7 +354,7 @@ def test_each_of_them_fails_with_another_size(name, tmp_path):
         ("    y = Array(7)  # (2 * H,)\n", "8: y is (7,), the comment says (2 * H,)"),
         ("    y = [x]  # (B, 3, H, W)\n", "8: y is no tensor but a list"),
         ("    return x  # (B, 3, H, W), (B,)\n", "8: 1 values are returned"),
-        ("    return x, x  # (B, 3, H, W)\n", "8: 2 values are returned"),
+        ("    y = x, x\n    return y  # (B, 3, H, W)\n", "9: 2 values are returned"),
         ("    for y in x:  # (B, 3, H, W)\n        pass\n", "8: y is (3, 8, 6)"),
     ],
 )
