@@ -15,7 +15,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import CodeType, FrameType
@@ -24,6 +24,7 @@ SHAPE = re.compile(r"\((?:[^()]|\([^()]*\))*\)|_\b")
 SECTION = re.compile(r"^\s*# --8<-- \[(start|end):")
 GENERATOR = 0x20  # flag of a generator's code
 PAUSES = {dis.opmap["YIELD_VALUE"], dis.opmap["RESUME"]}  # where a frame stands that yields; Python 3.13: RESUME
+RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in dis.opmap}
 
 
 @dataclass(frozen=True)
@@ -68,24 +69,12 @@ class Statement:
     shapes: list[tuple[Dim, ...] | None] | None = None
     text: str = ""
     body: range = range(0)  # lines of the loop's body
-    starts: dict[CodeType, set[int]] = field(default_factory=dict)
 
     @cached_property
     def dims(self) -> list[Dim]:
         """The different sizes that the comment names."""
         found = [dim for shape in self.shapes or () for dim in shape or () if dim.text != "_"]
         return list({dim.text: dim for dim in found}.values())
-
-    def starts_at(self, code: CodeType, offset: int) -> bool:
-        """Whether the instruction is the statement's first: a loop came back to it. Else it is only another line."""
-        if code not in self.starts:
-            inside, self.starts[code] = False, set()
-            for index, (line, *_) in enumerate(code.co_positions()):
-                now = inside if line is None else self.first <= line <= self.last
-                if now and not inside:
-                    self.starts[code].add(2 * index)
-                inside = now
-        return offset in self.starts[code]
 
 
 def parse_comment(comment: str) -> tuple[list[tuple[Dim, ...] | None], str]:
@@ -288,7 +277,6 @@ class Call:
         self.module, self.lines = module, lines
         self.pending: Statement | None = None  # runs, but has not finished
         self.returning: Statement | None = None
-        self.raised = False
         self.letters: dict[str, int] = {}
         self.origin: dict[str, int] = {}  # line that gave a letter its size
         self.open: list[tuple[Dim, int, Statement, str]] = []  # sizes whose letters are not all known yet
@@ -343,15 +331,16 @@ class Watch:
         def trace(frame: FrameType, event: str, arg):
             if event == "line":
                 statement, pending = lines.get(frame.f_lineno), call.pending
-                if pending is not None and (statement is not pending or pending.starts_at(frame.f_code, frame.f_lasti)):
+                if pending is not None and statement is not pending:
                     self._finish(call, pending, frame)
-                call.pending, call.raised = statement, False
+                call.pending = statement
             elif event == "exception":
-                call.raised = True
                 if not issubclass(arg[0], StopIteration):  # which also ends loops inside a statement
                     call.pending = call.returning = None
-            elif event == "return" and not paused(frame):
-                self._leave(call, frame, arg)
+            elif event == "return":
+                last = frame.f_code.co_code[frame.f_lasti]
+                if last not in PAUSES or not frame.f_code.co_flags & GENERATOR:
+                    self._leave(call, frame, arg, returned=last in RETURNS)
             return trace
 
         return trace
@@ -369,15 +358,14 @@ class Watch:
                 for line in range(statement.first, statement.last + 1):
                     del call.lines[line]  # once is enough
 
-    def _leave(self, call: Call, frame: FrameType, value) -> None:
-        """The call ends."""
-        pending = call.pending
-        if pending is not None and not call.raised:
-            self._finish(call, pending, frame)
+    def _leave(self, call: Call, frame: FrameType, value, returned: bool) -> None:
+        """The call ends, by a return or by an exception."""
+        if call.pending is not None:
+            self._finish(call, call.pending, frame)
         statement = call.returning
         if statement is not None and statement.shapes:
             self._compare(call, statement, list(value) if isinstance(value, tuple) else [value])
-        self._close(call, ended=not call.raised)
+        self._close(call, ended=returned)
         self.generators.pop(frame, None)
 
     def _compare(self, call: Call, statement: Statement, values: list) -> None:
@@ -461,11 +449,6 @@ def alike(sizes: dict[str, int]) -> str:
         if sizes[a] == sizes[b]:
             return f"{a} = {b}" if b.isdigit() else f"{a} = {b} = {sizes[b]}"
     return ""
-
-
-def paused(frame: FrameType) -> bool:
-    """Whether a generator yields, and will go on."""
-    return bool(frame.f_code.co_flags & GENERATOR) and frame.f_code.co_code[frame.f_lasti] in PAUSES
 
 
 def read(code: CodeType, frame: FrameType):

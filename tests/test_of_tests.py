@@ -16,9 +16,10 @@ import pytest
 
 from tests import shapes, test_house
 from tests.labs.checks import figures, notebooks, stale
+from tests.pages import test_programs
 from tests.pages.test_sources import CHECKS
 from theme import report
-from theme.pages import ROOT
+from theme.pages import ROOT, Page
 from tools import lab
 
 COPIED = [
@@ -323,6 +324,19 @@ ALL |= {
     "no docstring": Defect(
         TOY, "def double", "def bare(): ...\n\n\ndef double", "def bare", "bare has no docstring. Say"
     ),
+    "no description": Defect(POST, "description: A toy.", "description:", "desc", "no description. Write it in the"),
+    "no badge": Defect(
+        POST, "badge: {label: Toy,", "badge: {", "badge:", "no badge. Write badge: {label: DDPM, message:"
+    ),
+    "no such picture": Defect(
+        POST, "file: figures/Toy/p", "file: figures/p", "picture:", "no picture, or one that is not"
+    ),
+    "no such module": Defect(
+        POST, "module: snippets/toy", "module: snippets/yot", "module:", "the module snippets/yot.py does"
+    ),
+    "another module": Defect(
+        POST, "snippets/toy.py\nd", "snippets/__init__.py\nd", "module:", "the page shows nothing of its"
+    ),
     "malformed shape comment": Defect(
         TOY, "(B, D) twice", "(B, N) twice", "y =", "the letter N of (B, N) is not declared. Add"
     ),
@@ -346,6 +360,30 @@ def test_a_defect_is_told_with_file_line_and_mend(defect, tree):
     expected = ALL[defect].expected(tree)
     found = problems(tree)
     assert any(problem.startswith(expected) for problem in found), "\n".join([expected, "not in", *found])
+
+
+PROGRAMS = {
+    "print('seen')": None,
+    "open('seen.png', 'w').close()": None,
+    "STEPS = 5\nif STEPS == 2: print(2)": None,  # as quick: has it
+    "x = 1": "the program ends with nothing to see",
+    "import snippets": "No module named 'snippets'",
+    "open('docs/index.md')": "No such file or directory: 'docs/index.md'",
+    "import warnings\nprint(warnings.warn('old', DeprecationWarning))": "DeprecationWarning: old",
+    "import time\ntime.sleep(9)": "x.md:1: the program takes more than 0.5 s. Make it smaller",
+}
+
+
+@pytest.mark.parametrize("code", PROGRAMS)
+def test_a_program_that_readers_cannot_run_is_told(code, tmp_path, monkeypatch):
+    page = Page(ROOT / "x.md", "x", {"quick": {"STEPS": 2}}, "", 1)
+    monkeypatch.setattr(test_programs, "program", lambda page: "STEPS = 3\n" * ("STEPS =" not in code) + code)
+    monkeypatch.setattr(test_programs, "LIMIT", 0.5 if "sleep" in code else 60)
+    check = test_programs.test_the_program_runs_in_an_empty_folder
+    if PROGRAMS[code] is None:
+        return check(page, tmp_path)
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(PROGRAMS[code])):
+        check(page, tmp_path)
 
 
 def test_a_module_without_a_test_is_told(tree):
@@ -436,4 +474,4 @@ def test_shape_comments_that_no_test_proves_fail_the_suite(tree):
 
 def test_complete_is_for_the_whole_suite(tree):
     status, output = suite(tree, "--complete", "-k", "sources")
-    assert status != 0 and "--complete is for the whole suite" in output
+    assert status == pytest.ExitCode.USAGE_ERROR and "--complete is for the whole suite" in output

@@ -270,9 +270,7 @@ def alternative_text(root: Path) -> list[str]:
     for page in posts(root):
         picture = page.meta.get("picture")
         if picture is not None and not str(picture.get("alt") or "").strip():
-            lines = page.path.read_text(encoding="utf-8").split("\n")
-            line = next(number for number, line in enumerate(lines, 1) if line.startswith("picture:"))
-            problems.append(f"{place(page.path, root, line)}: the card's picture has no alternative text. {mend}")
+            problems.append(f"{key_line(page, root, 'picture')}: the card's picture has no alternative text. {mend}")
     for path in sorted((root / "docs/labs").rglob("*.ipynb")):
         problems += notebook_pictures(path, root)
     return problems
@@ -358,25 +356,32 @@ def unfinished(root: Path) -> list[str]:
     return problems
 
 
+def key_line(page: Page, root: Path, key: str) -> str:
+    """File and line of a key of the front matter; the first line where it is missing."""
+    lines = page.path.read_text(encoding="utf-8").split("\n")
+    return place(page.path, root, next((n for n, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1))
+
+
 def front_matter(root: Path) -> list[str]:
     """Posts whose front matter lacks what the index and the checks read."""
     problems = []
     for page in posts(root):
-        here = place(page.path, root, 1)
-        badge, picture = page.meta.get("badge"), page.meta.get("picture")
-        if not page.meta.get("title") or not page.meta.get("description"):
-            problems.append(f"{here}: no title or no description. Write both in the front matter")
+        badge, picture, module = (page.meta.get(key) for key in ("badge", "picture", "module"))
+        for key in ("title", "description"):
+            if not page.meta.get(key):
+                problems.append(f"{key_line(page, root, key)}: no {key}. Write it in the front matter")
         if not isinstance(badge, dict) or not {"label", "message"} <= badge.keys():
-            problems.append(f"{here}: no badge. Write badge: {{label: DDPM, message: Diffusion Models}}")
+            mend = "Write badge: {label: DDPM, message: Diffusion Models}"
+            problems.append(f"{key_line(page, root, 'badge')}: no badge. {mend}")
         if not isinstance(picture, dict) or not (root / "docs" / str(picture.get("file"))).is_file():
-            problems.append(
-                f"{here}: no picture, or one that is not below docs/. Write picture: {{file: figures/…, alt: …}}"
-            )
-        module = page.meta.get("module")
+            mend = "Write picture: {file: figures/…, alt: …}"
+            problems.append(f"{key_line(page, root, 'picture')}: no picture, or one that is not below docs/. {mend}")
         if not isinstance(module, str) or not (root / module).is_file():
-            problems.append(f"{here}: the module {module} does not exist. Write module: snippets/….py")
+            mend = "Write module: snippets/….py"
+            problems.append(f"{key_line(page, root, 'module')}: the module {module} does not exist. {mend}")
         elif module not in {path for path, _ in page.includes}:
-            problems.append(f"{here}: the page shows nothing of its module {module}. Include its sections")
+            mend = "Include its sections"
+            problems.append(f"{key_line(page, root, 'module')}: the page shows nothing of its module {module}. {mend}")
     return problems
 
 
