@@ -68,13 +68,18 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("noise", (1 - alpha_bar).sqrt())  # factor of the noise in x_t
         self.register_buffer("beta_tilde", beta_tilde)
 
-    def at(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
-        """The entries of a table (T,) at levels t (B,), ready to multiply images x (B, C, H, W)."""
+    def pick(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        """The entries (B, 1, 1, 1) of a table (T,) at levels t (B,) of images x (B, C, H, W), in float64."""
         if x.ndim != 4 or not x.is_floating_point():
             raise ValueError(f"float images (B, C, H, W) are expected, given {x.dtype} {tuple(x.shape)}")
         if t.shape != x.shape[:1] or t.is_floating_point() or t.min() < 0 or t.max() >= self.num_steps:
             raise ValueError(f"one integer t in [0, {self.num_steps}) per image is expected, given {t}")
-        entry = table[t].to(x.dtype).view(-1, 1, 1, 1)  # (B, 1, 1, 1) cast last; a number for each image
+        entry = table[t.to(table.device)].view(-1, 1, 1, 1)  # (B, 1, 1, 1) one number for each image
+        return entry
+
+    def at(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        """The same in the images' type and on their device, ready to multiply them."""
+        entry = self.pick(table, t, x).to(x)  # (B, 1, 1, 1) cast last
         return entry
 
 
@@ -84,8 +89,9 @@ class NoiseSchedule(nn.Module):
 # --8<-- [start:forward]
 def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """One step of the forward process, up to level t (Eq. 2): shrink the image, add a little noise."""
-    beta = schedule.at(schedule.beta, t, x)  # (B, 1, 1, 1) how much noise this step adds
-    xt = (1 - beta).sqrt() * x + beta.sqrt() * eps  # (B, C, H, W) the variance stays 1 if it was 1
+    keep = schedule.at((1 - schedule.beta).sqrt(), t, x)  # (B, 1, 1, 1) a little less than 1
+    add = schedule.at(schedule.beta.sqrt(), t, x)  # (B, 1, 1, 1) how much noise this step adds
+    xt = keep * x + add * eps  # (B, C, H, W) the variance stays 1 if it was 1
     return xt
 
 
@@ -104,14 +110,14 @@ def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Ten
 def x0_from_eps(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Solve q_sample for the clean image: take the noise off, undo the shrinking."""
     signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) near 0 at the noisy end: errors of eps grow
-    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1)
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps is in xt
     x0 = (xt - noise * eps) / signal  # (B, C, H, W) the clean image that eps implies
     return x0
 
 
 def eps_from_x0(schedule: NoiseSchedule, xt: Tensor, t: Tensor, x0: Tensor) -> Tensor:
     """Solve q_sample for the noise."""
-    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1)
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) how much of x0 is in xt
     noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) near 0 at the clean end: errors of x0 grow
     eps = (xt - signal * x0) / noise  # (B, C, H, W) the noise that x0 implies
     return eps
@@ -127,17 +133,17 @@ def velocity(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Ten
 
 def x0_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
     """Rotate back: the clean image. No division, so no level at which errors grow."""
-    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1)
-    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1)
-    x0 = signal * xt - noise * v  # (B, C, H, W)
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) cosine of the angle
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) sine of the angle
+    x0 = signal * xt - noise * v  # (B, C, H, W) the clean image that v implies
     return x0
 
 
 def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
     """Rotate back: the noise."""
-    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1)
-    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1)
-    eps = noise * xt + signal * v  # (B, C, H, W)
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) cosine of the angle
+    noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) sine of the angle
+    eps = noise * xt + signal * v  # (B, C, H, W) the noise that v implies
     return eps
 
 
@@ -147,12 +153,10 @@ def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Ten
 # --8<-- [start:posterior]
 def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """Mean of q(x_{t-1} | x_t, x_0) (Eq. 7): noisy and clean image, weighted. Its variance is beta_tilde."""
-    beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
-    alpha_bar = schedule.at(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1)
-    before = schedule.at(schedule.alpha_bar_before, t, xt)  # (B, 1, 1, 1) alpha_bar of level t - 1
-    weight_x0 = before.sqrt() * beta / (1 - alpha_bar)  # (B, 1, 1, 1) 1 at t = 0: the clean image itself
-    weight_xt = (1 - beta).sqrt() * (1 - before) / (1 - alpha_bar)  # (B, 1, 1, 1) 0 at t = 0
-    mean = weight_x0 * x0 + weight_xt * xt  # (B, C, H, W)
+    beta, before, after = schedule.beta, schedule.alpha_bar_before, schedule.alpha_bar  # (T,), (T,), (T,)
+    weight_x0 = schedule.at(before.sqrt() * beta / (1 - after), t, xt)  # (B, 1, 1, 1) 1 at t = 0
+    weight_xt = schedule.at((1 - beta).sqrt() * (1 - before) / (1 - after), t, xt)  # (B, 1, 1, 1) 0 at t = 0
+    mean = weight_x0 * x0 + weight_xt * xt  # (B, C, H, W) at t = 0 the clean image itself
     return mean
 
 
@@ -164,7 +168,7 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers of the shape, type and device of float images x (B, C, H, W)."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"float images (B, C, H, W) are expected, given {x.dtype} {tuple(x.shape)}")
-    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)  # (B, C, H, W)
+    noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)  # (B, C, H, W) fresh
     return noise
 
 
@@ -200,11 +204,11 @@ def train(
         raise ValueError(f"float images in [-1, 1] are expected, given {x0.dtype} up to {x0.abs().max()}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
     average = copy.deepcopy(model).eval()  # a calmer copy, used for sampling
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)  # fused: all weights in one pass
     decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)  # ends at learning rate 0
     for step in trange(num_steps, desc="train", mininterval=2):
         rows = torch.randint(len(x0), (batch_size,), generator=generator, device=x0.device)  # (B,) images
-        loss = ddpm_loss(model, schedule, x0[rows], generator)  # ()
+        loss = ddpm_loss(model, schedule, x0[rows], generator)  # () Algorithm 1, lines 2 to 5
         optimizer.zero_grad()  # forget the last gradient
         loss.backward()  # how each weight changes the loss
         optimizer.step()  # move each weight a little
@@ -219,9 +223,12 @@ def train(
 # --8<-- [start:ddpm]
 def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
     """Algorithm 2, line 4: one level down from t, given the predicted noise eps and fresh noise."""
-    beta = schedule.at(schedule.beta, t, xt)  # (B, 1, 1, 1)
-    share = beta / schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps to take off
-    mean = (xt - share * eps) / (1 - beta).sqrt()  # (B, C, H, W) a little cleaner, and back to full size
+    beta = schedule.beta  # (T,)
+    share = schedule.at(beta / schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps to take off
+    growth = schedule.at(
+        1 / (1 - beta).sqrt(), t, xt
+    )  # (B, 1, 1, 1) undoes the shrinking of the forward step
+    mean = growth * (xt - share * eps)  # (B, C, H, W) a little cleaner, and back to full size
     sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) 0 at t = 0: no noise at the end
     x = mean + sigma * noise  # (B, C, H, W) a draw one level down
     return x
@@ -230,7 +237,7 @@ def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise
 def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
     """The step that most code takes: the implied image is clipped to [-1, 1] before it is used."""
     x0 = x0_from_eps(schedule, xt, t, eps).clamp(-1, 1)  # (B, C, H, W) no pixel can be outside
-    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1)
+    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) as in ddpm_step
     x = posterior_mean(schedule, x0, xt, t) + sigma * noise  # (B, C, H, W) ddpm_step, if nothing clips
     return x
 
@@ -256,34 +263,26 @@ def ddim_levels(schedule: NoiseSchedule, num_steps: int) -> list[int]:
     """num_steps levels from T - 1 down, evenly spaced, then -1 for the clean image."""
     if not 0 < num_steps <= schedule.num_steps:
         raise ValueError(f"num_steps in [1, {schedule.num_steps}] is expected, given {num_steps}")
-    stops = torch.linspace(schedule.num_steps, 0, num_steps + 1)  # (S + 1,) from T to 0
+    stops = torch.linspace(schedule.num_steps, 0, num_steps + 1)  # (S + 1,) from T to 0, evenly spaced
     return (stops.round().long() - 1).tolist()  # from T - 1 to -1
 
 
 def ddim_step(
-    schedule: NoiseSchedule,
-    xt: Tensor,
-    t: Tensor,
-    target: Tensor,
-    eps: Tensor,
-    sigma: Tensor,
-    noise: Tensor,
+    schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor, eps: Tensor, eta: float, noise: Tensor
 ) -> Tensor:
-    """From level t to any lower level, target, -1 for the clean image (DDIM, Eq. 12)."""
-    kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) of the target; 1 at -1
+    """From levels t to any lower ones, target, where -1 is the clean image (DDIM, Eqs. 12 and 16).
+
+    eta from 0 to 1 scales the fresh noise: none for 0, DDPM's posterior deviation for 1.
+    """
+    if not 0 <= eta <= 1 or (target >= t).any():
+        raise ValueError(f"eta in [0, 1] and target < t are expected, given {eta}, {target} and t {t}")
+    here = schedule.pick(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1) alpha_bar where we are
+    there = schedule.pick(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) of the target; 1 at -1
+    sigma = eta * ((1 - there) / (1 - here) * (1 - here / there)).sqrt()  # (B, 1, 1, 1) of the fresh noise
+    direction = (1 - there - sigma**2).sqrt()  # (B, 1, 1, 1) how much of eps goes back in
     x0 = x0_from_eps(schedule, xt, t, eps)  # (B, C, H, W) the clean image that eps implies
-    direction = (1 - kept - sigma**2).clamp(min=0).sqrt()  # (B, 1, 1, 1) how much of eps goes back in
-    x = kept.sqrt() * x0 + direction * eps + sigma * noise  # (B, C, H, W) signal, old noise, fresh noise
+    x = there.sqrt().to(xt) * x0 + direction.to(xt) * eps + sigma.to(xt) * noise  # (B, C, H, W) at the target
     return x
-
-
-def ddim_sigma(schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor, eta: float) -> Tensor:
-    """Fresh noise of a step (DDIM, Eq. 16): none for eta = 0; DDPM's posterior deviation for eta = 1."""
-    kept = schedule.at(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) alpha_bar of the target
-    alpha_bar = schedule.at(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1) alpha_bar of where we are
-    variance = (1 - kept) / (1 - alpha_bar) * (1 - alpha_bar / kept)  # (B, 1, 1, 1) a longer beta_tilde
-    sigma = eta * variance.sqrt()  # (B, 1, 1, 1)
-    return sigma
 
 
 @torch.no_grad()
@@ -296,15 +295,12 @@ def sample_ddim(
     generator: torch.Generator,
 ) -> Tensor:
     """Images (B, C, H, W) from noise xt (B, C, H, W), in num_steps evaluations of the network."""
-    if eta < 0:
-        raise ValueError(f"eta >= 0 is expected, given {eta}")
     levels = ddim_levels(schedule, num_steps)  # where to stop
     for level, lower in zip(levels[:-1], levels[1:], strict=True):
         t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) where all images are
         target = torch.full_like(t, lower)  # (B,) where they go
-        noise = noise_like(xt, generator)  # (B, C, H, W) not used where eta = 0
-        sigma = ddim_sigma(schedule, xt, t, target, eta)  # (B, 1, 1, 1)
-        xt = ddim_step(schedule, xt, t, target, model(xt, t), sigma, noise)  # (B, C, H, W)
+        noise = noise_like(xt, generator)  # (B, C, H, W) unused if eta = 0
+        xt = ddim_step(schedule, xt, t, target, model(xt, t), eta, noise)  # (B, C, H, W) fewer, longer steps
     return xt
 
 
@@ -313,16 +309,17 @@ def sample_ddim(
 
 # --8<-- [start:grid]
 def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
-    """Write grey images (N, 1, H, W) in [-1, 1] to a PNG file, `columns` in a row."""
-    if images.ndim != 4 or images.shape[1] != 1 or not len(images) or columns <= 0:
+    """Write images (N, C, H, W) in [-1, 1], grey (C = 1) or coloured (C = 3), to a PNG file."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images) or columns <= 0:
         given = f"{tuple(images.shape)} and columns = {columns}"
-        raise ValueError(f"at least one grey image (N, 1, H, W) and columns > 0 expected, given {given}")
+        raise ValueError(f"images (N, 1 or 3, H, W), N > 0, and columns > 0 are expected, given {given}")
+    pixels = (images.clamp(-1, 1).permute(0, 2, 3, 1).cpu().float() + 1) / 2  # (N, H, W, C) from 0 to 1
     rows = math.ceil(len(images) / columns)  # the last row may be shorter
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.7, rows * 0.7), squeeze=False)
-    for axis, image in zip(axes.flat, images, strict=False):
-        axis.imshow(image[0].numpy(), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")  # ink is dark
+    for axis, image in zip(axes.flat, pixels.numpy(), strict=False):
+        axis.imshow(image, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")  # grey: ink is dark
     for axis in axes.flat:
-        axis.axis("off")
+        axis.axis("off")  # no ticks
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -341,13 +338,17 @@ def load_pretrained(folder: str | Path) -> UNet:
 
     config = json.loads((Path(folder) / "config.json").read_text())
     paper = {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6}
-    paper |= {"act_fn": "silu", "attention_head_dim": None, "num_class_embeds": None}
+    paper |= {"act_fn": "silu", "mid_block_scale_factor": 1, "center_input_sample": False}
+    paper |= {"attention_head_dim": None, "num_class_embeds": None, "class_embed_type": None}
+    common = {"time_embedding_type": "positional", "resnet_time_scale_shift": "default"}
+    common |= {"downsample_type": "conv", "upsample_type": "conv", "mid_block_type": "UNetMidBlock2D"}
+    common |= {"add_attention": True, "out_channels": config["in_channels"]}  # what old files leave out
     other = {name: config.get(name) for name, value in paper.items() if config.get(name) != value}
+    other |= {name: config[name] for name, value in common.items() if config.get(name, value) != value}
     attention = [kind.startswith("Attn") for kind in config["down_block_types"]]
     if other or [kind.startswith("Attn") for kind in config["up_block_types"]] != attention[::-1]:
-        raise ValueError(
-            f"the paper's network has {paper} and a symmetric U, given {other or config['up_block_types']}"
-        )
+        given = other or config["up_block_types"]
+        raise ValueError(f"the paper's network has {paper | common} and a symmetric U, given {given}")
     sizes = config["block_out_channels"], attention, config["layers_per_block"], config["norm_num_groups"]
     model = UNet(config["in_channels"], *sizes)
     weights = load_file(Path(folder) / "diffusion_pytorch_model.safetensors")
@@ -368,7 +369,7 @@ def main() -> None:
     """Train on the real digits, then draw sixty that nobody wrote."""
     torch.manual_seed(0)  # the same first weights each time
     images, _ = digits()  # (N, 1, 8, 8), labels: nothing here needs them
-    schedule = NoiseSchedule(cosine_beta())  # 1,000 levels
+    schedule = NoiseSchedule(linear_beta())  # 1,000 levels
     model = train(UNet(channels=1, widths=(24, 48)), schedule, images, TRAIN_STEPS)
     generator = torch.Generator().manual_seed(0)  # the same noise each time
     noise = torch.randn(60, 1, 8, 8, generator=generator)  # (60, 1, 8, 8) where all sixty start

@@ -55,13 +55,12 @@ def paths_shown(post: Page, root: Path) -> list[str]:
     return [post.path.relative_to(root).as_posix(), *sorted({path for path, _ in post.includes})]
 
 
-def badges(url: str, second: str = "") -> str:
-    """The row of badges: Home, then the page's own."""
-    current = ' aria-current="page"' if not url else ""
-    home = badge({"label": "Home", "message": NAME}, relative("", url), " badge-home").replace(
-        "<a ", f"<a{current} ", 1
-    )
-    return f'<nav class="badges" aria-label="Badges" data-search-exclude="true">{home}{second}</nav>'
+def badges(home: str, second: str = "") -> str:
+    """The row of badges: Home, at the address given ("./" on the page itself), then the page's own."""
+    first = badge({"label": "Home", "message": NAME}, home, " badge-home")
+    if home == "./":
+        first = first.replace("<a ", '<a aria-current="page" ', 1)
+    return f'<nav class="badges" aria-label="Badges" data-search-exclude="true">{first}{second}</nav>'
 
 
 def page_date(day: date | None) -> str:
@@ -114,7 +113,7 @@ def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> 
     second = badge(post.meta["badge"], relative(page_url(post.meta["module"]), url))
     lab = (root / f"docs/labs/{post.key}.ipynb").is_file()
     return (
-        badges(url, second),
+        badges(relative("", url), second),
         page_date(last_change(root, commit, paths_shown(post, root)))
         + verified(post.key, report, results.load(root, post.key))
         + downloads(post, url, lab),
@@ -129,4 +128,4 @@ def of_lab(key: str, post: Page | None, root: Path, commit: str | None) -> tuple
     name = key.rpartition("/")[2]
     back = f'<a href="{relative(f"posts/{key}/", url)}">The post</a> ' if post else ""
     links = f'{back}<a href="{name}.ipynb" download>This notebook</a>'
-    return badges(url, second), f'{day}<div class="downloads" data-search-exclude="true">{links}</div>'
+    return badges(relative("", url), second), f'{day}<div class="downloads" data-search-exclude="true">{links}</div>'

@@ -88,13 +88,11 @@ def on_files(files: Files, config) -> Files:
         files.append(File.generated(config, uri, **content))
 
     add(f"{ASSETS}/katex/katex.min.css", content=maths.stylesheet())
-    for font in sorted((maths.KATEX / "fonts").glob("*.woff2")):
-        add(f"{ASSETS}/katex/fonts/{font.name}", abs_src_path=str(font))
     for asset in sorted((root / "theme/assets").glob("*")):
         add(f"{ASSETS}/{asset.name}", abs_src_path=str(asset))
-    fonts = (root / "theme/assets/fonts.txt").read_text(encoding="utf-8").split("\n")
-    for font in [line for line in fonts if line and not line.startswith("#")]:
-        add(f"{ASSETS}/fonts/{Path(font).name}", abs_src_path=str(pages.ROOT / font))
+    for line in (root / "theme/packages.txt").read_text(encoding="utf-8").splitlines()[1:]:
+        address, path = line.split()
+        add(f"{ASSETS}/{address}", abs_src_path=str(pages.ROOT / "node_modules" / path))
     for path in sorted(listings.source_files(root)):
         add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\nsearch: {{exclude: true}}\n---\n")
     return files
@@ -104,7 +102,10 @@ _made: dict[tuple, tuple[str, str]] = {}  # programs and notebooks, made again o
 
 
 def on_env(env, config, files: Files) -> None:
-    """Add each post's program and notebook, once all pages are known to be right."""
+    """Add what is made of all pages, once they are right: fonts of the formulas, each post's program and notebook."""
+    env.globals["badges"] = header.badges  # for the page that says that an address has none
+    for name, font in maths.fonts().items():
+        files.append(File.generated(config, f"{ASSETS}/katex/fonts/{name}", content=font))
     root, url = build.root, config.site_url or ""
     paths = [path for folder in SHOWN for path in (root / folder).rglob("*") if path.is_file()]
     versions = tuple(sorted((path, path.stat().st_mtime_ns) for path in paths))
@@ -177,11 +178,11 @@ def _header(page: Page) -> tuple[str, str]:
     if folder == "labs":
         return header.of_lab(key, build.posts.get(key), root, commit)
     if folder == SOURCES.rstrip("/"):
-        return header.badges(page.url), ""
+        return header.badges(relative("", page.url)), ""
     paths = [f"docs/{uri}"]
     if page.is_homepage:
         paths += [path for post in build.posts.values() for path in header.paths_shown(post, root)]
-    return header.badges(page.url), header.page_date(last_change(root, commit, paths))
+    return header.badges(relative("", page.url)), header.page_date(last_change(root, commit, paths))
 
 
 def on_post_page(output: str, page: Page, config) -> str:

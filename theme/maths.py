@@ -2,8 +2,14 @@
 
 import atexit
 import html
+import logging
 import re
 from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+from fontTools import subset
+from fontTools.ttLib import TTFont
 
 from theme.pages import ROOT
 
@@ -19,7 +25,9 @@ function renderAll(formulas) {
 }
 """
 TAGS = re.compile(r"<annotation.*?</annotation>|<[^>]*>", re.S)
-WEB_FONT = re.compile(r',url\([^)]*\.(?:woff|ttf)\)\s*format\("[a-z]+"\)')
+OTHER_FORMATS = re.compile(r'url\([^)]*\.woff2\)\s*format\("woff2"\),|,url\([^)]*\.ttf\)\s*format\("truetype"\)')
+# KaTeX's fonts carry no date, of which fontTools warns
+logging.getLogger("fontTools").setLevel(logging.ERROR)
 
 _rendered: dict[tuple[str, bool], tuple[str | None, str | None]] = {}
 
@@ -53,5 +61,30 @@ def plain_text(markup: str) -> str:
 
 
 def stylesheet() -> str:
-    """KaTeX's stylesheet, with web fonts of the one kind that every browser reads."""
-    return WEB_FONT.sub("", (KATEX / "katex-swap.min.css").read_text(encoding="utf-8"))
+    """KaTeX's stylesheet, with web fonts of the one format that `fonts` makes."""
+    return OTHER_FORMATS.sub("", (KATEX / "katex-swap.min.css").read_text(encoding="utf-8"))
+
+
+def fonts() -> dict[str, bytes]:
+    """KaTeX's fonts by file name, cut to the characters that the formulas rendered so far use."""
+    used = set("".join(html.unescape(TAGS.sub("", markup)) for markup, _ in _rendered.values() if markup))
+    whole = (KATEX / "fonts").glob("*.ttf")
+    return {f"{path.stem}.woff": _cut(path, frozenset(used & _characters(path))) for path in whole}
+
+
+@cache
+def _characters(path: Path) -> set[str]:
+    with TTFont(path, lazy=True) as font:
+        return set(map(chr, font.getBestCmap()))
+
+
+@cache
+def _cut(path: Path, used: frozenset[str]) -> bytes:
+    options = subset.Options(flavor="woff", hinting=False, notdef_outline=True)
+    cutter = subset.Subsetter(options)
+    cutter.populate(text="".join(used))
+    cut = BytesIO()
+    with subset.load_font(str(path), options) as font:
+        cutter.subset(font)
+        subset.save_font(font, cut, options)
+    return cut.getvalue()

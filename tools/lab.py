@@ -178,6 +178,11 @@ def lab_code(key: str, root: Path) -> dict[str, dict[str, tuple[str, int]]]:
     return found | reached(ast.parse("\n".join(cells)), root)
 
 
+def fingerprints(key: str) -> dict[str, dict[str, str]]:
+    """The same, as the results keep it: path -> name -> fingerprint."""
+    return {path: {n: f for n, (f, _) in names.items()} for path, names in lab_code(key, ROOT).items()}
+
+
 def digest(path: Path) -> str:
     """A file's fingerprint."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -203,8 +208,8 @@ def stale(key: str, root: Path = ROOT) -> list[str]:
     return problems
 
 
-def publish(key: str) -> None:
-    """Move what a lab wrote from lab-output/ to docs/."""
+def publish(key: str, code: dict[str, dict[str, str]]) -> None:
+    """Move what a lab wrote from lab-output/ to docs/; code holds the fingerprints of what it ran."""
     source, files = ROOT / "lab-output" / key, []
     figures = ROOT / "docs/figures" / key
     shutil.rmtree(figures, ignore_errors=True)
@@ -216,7 +221,7 @@ def publish(key: str) -> None:
         weights.parent.mkdir(parents=True, exist_ok=True)
         files.append(Path(shutil.copy(source / "weights/weights.safetensors", weights)))
     results = json.loads((source / "results.json").read_text())
-    results["code"] = {path: {n: f for n, (f, _) in names.items()} for path, names in lab_code(key, ROOT).items()}
+    results["code"] = code
     results["files"] = {path.relative_to(ROOT).as_posix(): digest(path) for path in files}
     target = ROOT / "docs/results" / f"{key}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +241,7 @@ def run(key: str, options: dict) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     notebook = nbformat.read(path, as_version=4)
+    code = fingerprints(key)
     os.environ |= {"LAB_OPTIONS": json.dumps(options), "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
     os.environ["PYTHONHASHSEED"] = "0"
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
@@ -251,8 +257,12 @@ def run(key: str, options: dict) -> None:
         nbformat.write(notebook, output / "lab.ipynb")
         print(f"your data: figures, values and the executed notebook are in lab-output/{key}/")
         return
+    if fingerprints(key) != code:
+        sys.exit(
+            f"the code that the lab of {key} reaches was edited while it ran; docs/ is left as it was. Run it again"
+        )
     nbformat.write(notebook, path)
-    publish(key)
+    publish(key, code)
     print(f"written: docs/labs/{key}.ipynb, docs/figures/{key}/, docs/results/{key}.json")
 
 

@@ -1,7 +1,6 @@
 """The U-Net of DDPM (Ho et al. 2020, arXiv 2006.11239, appendix B), with the parameter names of diffusers.
 
-Shapes: B batch, C image channels, H height, W width, O channels out, D time features, F width of the first
-level, E time embedding.
+Shapes: B batch, C image channels, H height, W width, O features, D waves, E time embedding.
 """
 
 # --8<-- [start:time]
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Write each level t as dim/2 sines and dim/2 cosines, of wavelengths from 2 pi to 20,000 pi.
 
-    Args: t (B,) levels; dim even, at least 4. Returns (B, dim). Section 3.3.
+    Args: t (B,) levels; dim even, at least 4. Returns (B, dim). Section 4 and appendix B.
     """
     if dim < 4 or dim % 2:
         raise ValueError(f"dim is an even number of at least 4, given {dim}")
@@ -87,9 +86,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]  # to restore the image below
         pixels = self.group_norm(x).flatten(2).transpose(1, 2)  # (B, H * W, O) the image as a sequence
-        query = self.to_q(pixels)[:, None]  # (B, 1, H * W, O) one head
-        key = self.to_k(pixels)[:, None]  # (B, 1, H * W, O)
-        value = self.to_v(pixels)[:, None]  # (B, 1, H * W, O)
+        query = self.to_q(pixels)[:, None]  # (B, 1, H * W, O) one head: what each pixel asks
+        key = self.to_k(pixels)[:, None]  # (B, 1, H * W, O) what it offers
+        value = self.to_v(pixels)[:, None]  # (B, 1, H * W, O) what it passes on
         mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]  # (B, H * W, O) means of values
         mixed = self.to_out[0](mixed).transpose(1, 2)  # (B, O, H * W) back to channels first
         out = x + mixed.unflatten(2, (height, width))  # (B, O, H, W) a correction of x again
@@ -148,19 +147,19 @@ class Stage(nn.Module):
 
     def down(self, x: Tensor, time: Tensor, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
-            x = self.block(index, x, time)  # (B, O, H, W)
+            x = self.block(index, x, time)  # (B, O, H, W) work at this resolution
             skips.append(x)  # kept for the way up
         for downsample in self.downsamplers:
-            x = downsample(x)  # (B, O, H // 2, W // 2)
+            x = downsample(x)  # (B, O, H // 2, W // 2) on to the next resolution
             skips.append(x)  # kept too
         return x
 
     def up(self, x: Tensor, time: Tensor, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
             joined = torch.cat([x, skips.pop()], dim=1)  # (B, _, H, W) the detail that the way down kept
-            x = self.block(index, joined, time)  # (B, O, H, W)
+            x = self.block(index, joined, time)  # (B, O, H, W) coarse view and detail, merged
         for upsample in self.upsamplers:
-            x = upsample(x)  # (B, O, 2 * H, 2 * W)
+            x = upsample(x)  # (B, O, 2 * H, 2 * W) on to the next resolution
         return x
 
 
@@ -219,12 +218,12 @@ class UNet(nn.Module):
                 f"expected, given {tuple(x.shape)}"
             )
         time = F.silu(self.time_embedding(t))  # (B, E) the noise level, for every block
-        x = self.conv_in(x)  # (B, F, H, W) features of each pixel
+        x = self.conv_in(x)  # (B, O, H, W) features of each pixel
         skips = [x]  # a stack: last kept, first used
         for stage in self.down_blocks:
             x = stage.down(x, time, skips)  # (B, _, _, _) half as large after each stage but the last
         x = self.mid_block.block(0, x, time)  # (B, _, _, _) the whole image at a glance
-        x = self.mid_block.block(1, x, time)  # (B, _, _, _)
+        x = self.mid_block.block(1, x, time)  # (B, _, _, _) once more, without attention
         for stage in self.up_blocks:
             x = stage.up(x, time, skips)  # (B, _, _, _) twice as large after each stage but the last
         eps = self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W) one number for each pixel

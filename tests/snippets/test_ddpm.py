@@ -1,15 +1,22 @@
 """DDPM: every equation against a derivation of its own, samplers and schedules against diffusers, exact toy samples."""
 
+import json
 import math
+import re
 
+import matplotlib.image
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from snippets import ddpm
+from snippets.blocks.image_metrics import train_classifier
 from snippets.blocks.unet import UNet
+from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
+from theme.pages import ROOT
 
 T = 40  # levels of the small schedule; no other size below is 40
 
@@ -282,10 +289,11 @@ def test_ddim_steps_equal_diffusers(schedule, agrees, eta):
         eps, noise = torch.randn_like(xt), torch.randn_like(xt)
         t, target = torch.full((5,), level), torch.full((5,), lower)
         out = theirs.step(eps, level, xt, eta=eta, variance_noise=noise).prev_sample
-        sigma = ddpm.ddim_sigma(schedule, xt, t, target, eta)
-        agrees(ddpm.ddim_step(schedule, xt, t, target, eps, sigma, noise), out, "diffusers.DDIMScheduler", 1e-10)
-        wrong = ddpm.ddim_step(schedule, xt, t, target, eps, sigma + 0.1, noise)
-        assert (wrong - out).abs().max() > 1e-3
+        ours = ddpm.ddim_step(schedule, xt, t, target, eps, eta, noise)
+        agrees(ours, out, "diffusers.DDIMScheduler", 1e-10)
+        wrong = ddpm.ddim_step(schedule, xt, t, target, eps, 1 - 0.7 * eta, noise)
+        if lower >= 0:  # the last step has no room for noise
+            assert (wrong - out).abs().max() > 1e-3
 
 
 def test_whole_samplers_equal_diffusers(schedule, agrees):
@@ -316,12 +324,51 @@ def test_whole_samplers_equal_diffusers(schedule, agrees):
 def test_ddim_with_eta_1_has_the_posterior_variance(schedule, batch):
     _, _, _, xt = batch
     t = torch.tensor([0, 1, 17, 30, T - 1])
-    sigma = ddpm.ddim_sigma(schedule, xt, t, t - 1, eta=1.0)
-    torch.testing.assert_close(sigma.flatten() ** 2, schedule.beta_tilde[t])
-    torch.testing.assert_close(ddpm.ddim_sigma(schedule, xt, t, t - 1, eta=0.5), 0.5 * sigma)
     eps, noise = torch.randn_like(xt), torch.randn_like(xt)
-    ddim = ddpm.ddim_step(schedule, xt, t, t - 1, eps, sigma, noise)
+
+    def added(eta):
+        """The fresh noise that a step adds."""
+        loud, quiet = (ddpm.ddim_step(schedule, xt, t, t - 1, eps, eta, n) for n in (noise, 0 * noise))
+        return loud - quiet
+
+    sigma = schedule.beta_tilde[t].sqrt()[:, None, None, None]
+    torch.testing.assert_close(added(1.0), sigma * noise)
+    torch.testing.assert_close(added(0.5), 0.5 * sigma * noise)
+    assert added(0.0).abs().max() == 0
+    ddim = ddpm.ddim_step(schedule, xt, t, t - 1, eps, 1.0, noise)
     torch.testing.assert_close(ddim, ddpm.ddpm_step(schedule, xt, t, eps, noise))  # the whole step is DDPM's
+
+
+@pytest.mark.equation("ddim-step")
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_keeps_the_marginal_however_long_the_step(schedule, eta):
+    """From x_t = signal x0 + noise eps, with the right eps, to x_s with the signal and variance of level s."""
+    x0, eps, fresh = torch.randn(3, 5, 1, 2, 3, dtype=torch.float64)
+    t, target = torch.tensor([1, 5, 17, 30, T - 1]), torch.tensor([0, 2, 3, -1, 20])
+    before = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])[target + 1][:, None, None, None]
+    xt = ddpm.q_sample(schedule, x0, t, eps)
+
+    def step(x0, eps, fresh):
+        xt = ddpm.q_sample(schedule, x0, t, eps)
+        return ddpm.ddim_step(schedule, xt, t, target, eps, eta, fresh)
+
+    one = torch.ones_like(xt)
+    torch.testing.assert_close(step(one, 0 * one, 0 * one), before.sqrt() * one)
+    variance = step(0 * one, one, 0 * one) ** 2 + step(0 * one, 0 * one, one) ** 2
+    torch.testing.assert_close(variance, (1 - before) * one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_coefficients_are_cast_last(schedule, dtype):
+    """In low precision 1 - alpha_bar would be 0 at the clean end; the tables divide in float64."""
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    x0, xt = (torch.rand(5, 3, 4, 6) - 0.5).to(dtype), torch.randn(5, 3, 4, 6).to(dtype)
+    first = torch.zeros(5, dtype=torch.long)
+    assert torch.equal(ddpm.posterior_mean(schedule, x0, xt, first), x0)
+    for level in (0, 1, 999):
+        t = torch.full((5,), level)
+        for x in (ddpm.ddpm_step(schedule, xt, t, xt, xt), ddpm.ddim_step(schedule, xt, t, t - 1, xt, 1.0, xt)):
+            assert x.isfinite().all() and x.dtype == dtype
 
 
 def test_no_noise_at_the_last_step(schedule):
@@ -389,8 +436,6 @@ def test_load_pretrained_reads_what_diffusers_writes(tmp_path, agrees):
     with torch.no_grad():
         agrees(ours(x, t), theirs(x, t).sample, "diffusers.UNet2DModel", 2e-5)
         assert (ours(x, t.flip(0)) - theirs(x, t).sample).abs().max() > 1e-3
-    from safetensors.torch import load_file, save_file
-
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     weights = load_file(file)
@@ -412,15 +457,60 @@ def test_load_pretrained_refuses_other_networks(tmp_path):
         ddpm.load_pretrained(tmp_path)
 
 
-def test_main_writes_a_picture(tmp_path, monkeypatch, capsys):
-    import matplotlib.image
+@pytest.mark.parametrize(
+    "name, value",
+    [("center_input_sample", True), ("mid_block_scale_factor", 1.4), ("out_channels", 6), ("add_attention", False)]
+    + [("time_embedding_type", "fourier"), ("resnet_time_scale_shift", "scale_shift"), ("mid_block_type", None)]
+    + [("downsample_type", "resnet"), ("upsample_type", "resnet"), ("up_block_types", ["AttnUpBlock2D"] * 2)],
+)
+def test_load_pretrained_names_the_setting_that_differs(tmp_path, name, value):
+    down = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    config = {"in_channels": 3, "block_out_channels": [16, 16], "layers_per_block": 1, "norm_num_groups": 8} | down
+    config |= {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6}
+    config |= {"act_fn": "silu", "mid_block_scale_factor": 1, "center_input_sample": False, "out_channels": 3}
+    save_file(ddpm.UNet(3, (16, 16), (False, False)).state_dict(), tmp_path / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ddpm.load_pretrained(tmp_path)  # an old file without the newer settings loads
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(ValueError, match=f"given.*{re.escape(str(value))}"):
+        ddpm.load_pretrained(tmp_path)
 
+
+def test_main_writes_a_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ddpm, "TRAIN_STEPS", 2)
     ddpm.main()
     picture = matplotlib.image.imread(tmp_path / "digits.png")
     assert picture.shape[:2] == (420, 700)  # 6 rows of 10
     assert "digits.png" in capsys.readouterr().out
+
+
+def test_main_draws_digits_once_trained(tmp_path, monkeypatch):
+    """The page's program, with the lab's weights in place of its own short training: a judge reads its picture."""
+
+    def trained(model, schedule, images, num_steps):
+        model.load_state_dict(load_file(ROOT / "docs/weights/Diffusion.safetensors"))
+        return model.eval()
+
+    drawn = []
+    monkeypatch.setattr(ddpm, "train", trained)
+    monkeypatch.setattr(ddpm, "save_grid", lambda path, images: drawn.append(images))
+    ddpm.main()
+    judge = train_classifier(*digits(), epochs=12)
+    with torch.no_grad():
+        sure = judge(drawn[0]).softmax(1).max(1).values
+    assert len(drawn[0]) == 60 and drawn[0].abs().max() < 1.5
+    assert (sure > 0.9).float().mean() > 0.75
+    assert len(judge(drawn[0]).argmax(1).unique()) >= 8  # not the same digit again and again
+
+
+def test_save_grid_keeps_colours_and_order(tmp_path):
+    images = torch.full((3, 3, 4, 4), -1.0)
+    images[1, 0] = 1  # the second is red
+    ddpm.save_grid(str(tmp_path / "grid.png"), images, columns=2)
+    picture = matplotlib.image.imread(tmp_path / "grid.png")
+    assert picture.shape[:2] == (140, 140)  # 2 rows of 2
+    assert picture[35, 100, :3].tolist() == [1, 0, 0] and picture[35, 35, :3].tolist() == [0, 0, 0]
 
 
 # wrong input
@@ -440,8 +530,7 @@ TAKES_LEVELS = [
     lambda x, t: ddpm.posterior_mean(S, x, x, t),
     lambda x, t: ddpm.ddpm_step(S, x, t, x, x),
     lambda x, t: ddpm.ddpm_step_clipped(S, x, t, x, x),
-    lambda x, t: ddpm.ddim_sigma(S, x, t, t - 1, 0.0),
-    lambda x, t: ddpm.ddim_step(S, x, t, t - 1, x, torch.zeros(5, 1, 1, 1), x),
+    lambda x, t: ddpm.ddim_step(S, x, t, t - 1, x, 0.0, x),
 ]
 
 
@@ -481,13 +570,15 @@ def test_wrong_levels_and_images_are_refused(call):
         (lambda: ddpm.ddim_levels(S, 0), f"in \\[1, {T}\\].*given 0"),
         (lambda: ddpm.ddim_levels(S, T + 1), f"given {T + 1}"),
         (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 0, 0.0, G), "given 0"),
-        (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 5, -0.1, G), "eta >= 0.*given -0.1"),
+        (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 5, -0.1, G), "eta in \\[0, 1\\].*given -0.1"),
+        (lambda: ddpm.sample_ddim(Answer(0.0), S, X, 5, 1.1, G), "eta in \\[0, 1\\].*given 1.1"),
+        (lambda: ddpm.ddim_step(S, X, LEVEL, LEVEL + 3, X, 0.0, X), "target < t.*given"),
         (lambda: ddpm.sample_ddim(Answer(0.0), S, X.int(), 5, 0.0, G), "float images"),
         (lambda: list(ddpm.sample_ddpm(Answer(0.0), S, X.int(), G, ddpm.ddpm_step)), "float images"),
         (lambda: ddpm.ema_update(nn.Linear(3, 2), nn.Linear(3, 2), 1.5), "decay in \\[0, 1\\].*1.5"),
-        (lambda: ddpm.save_grid("x.png", X), "grey image.*given \\(5, 3, 4, 6\\)"),
-        (lambda: ddpm.save_grid("x.png", X[:0, :1]), "at least one"),
-        (lambda: ddpm.save_grid("x.png", X[:, :1], 0), "columns"),
+        (lambda: ddpm.save_grid("x.png", X[:, :2]), "1 or 3.*given \\(5, 2, 4, 6\\)"),
+        (lambda: ddpm.save_grid("x.png", X[:0]), "N > 0.*given \\(0, 3, 4, 6\\)"),
+        (lambda: ddpm.save_grid("x.png", X, 0), "columns > 0.*columns = 0"),
     ],
 )
 def test_wrong_settings_are_refused(call, given):
