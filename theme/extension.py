@@ -115,6 +115,8 @@ class Formulas(Treeprocessor):
     def _fill(self, element: etree.Element, tex: str, markup: str, in_heading: bool) -> None:
         element.attrib.clear()
         element.set("class", "math")
+        if element.tag == "span":
+            markup = maths.breakable(markup)
         text = html.escape(maths.plain_text(markup)) if in_heading else "…"  # for table of contents and search
         element.text = self.md.htmlStash.store(late.place(markup, text, "katex"))
         if element.tag != "div":

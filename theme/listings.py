@@ -82,7 +82,8 @@ def python_fence(source: Source):
         block = _blocks[src]
         start, end = block.index("<code>") + 6, block.index("</code>")
         block = block[:start] + late.place(block[start:end], html.escape(src, quote=False)) + block[end:]
-        block = block.replace(">", f' style="--lines: {src.count(chr(10)) + 1}">', 1)  # its height off screen
+        lines = src.strip("\n").count("\n") + 1
+        block = block.replace(">", f' style="--lines: {lines}">', 1)  # the stylesheet reserves their height
         if not title:
             return block
         path, section, line = title.split(":")

@@ -60,6 +60,11 @@ def plain_text(markup: str) -> str:
     return html.unescape(TAGS.sub("", mathml)).replace("\u2061", "")
 
 
+def breakable(markup: str) -> str:
+    """A rendered formula in a line, which may break where KaTeX lets it, but not before the full stop after it."""
+    return markup.replace('</span><span class="katex-base">', '</span><wbr><span class="katex-base">')
+
+
 def stylesheet() -> str:
     """KaTeX's stylesheet, with web fonts of the one format that `fonts` makes."""
     return OTHER_FORMATS.sub("", (KATEX / "katex-swap.min.css").read_text(encoding="utf-8"))
