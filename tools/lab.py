@@ -253,6 +253,8 @@ def run(key: str, options: dict) -> None:
         sys.exit(f"docs/labs/{key}.ipynb stopped: {lines[-1]}\n" + "\n".join(lines[:-1][-30:]))
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day, which change at every run
+        if cell.cell_type == "code":  # tqdm says, with this machine's paths, that it draws no widgets
+            cell.outputs = [output for output in cell.outputs if "TqdmWarning" not in output.get("text", "")]
     if own_data:
         nbformat.write(notebook, output / "lab.ipynb")
         print(f"your data: figures, values and the executed notebook are in lab-output/{key}/")

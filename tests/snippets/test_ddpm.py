@@ -505,11 +505,11 @@ def test_main_draws_digits_once_trained(tmp_path, monkeypatch):
 
 
 def test_save_grid_keeps_colours_and_order(tmp_path):
-    images = torch.full((3, 3, 4, 4), -1.0)
+    images = torch.full((5, 3, 4, 6), -1.0)
     images[1, 0] = 1  # the second is red
     ddpm.save_grid(str(tmp_path / "grid.png"), images, columns=2)
     picture = matplotlib.image.imread(tmp_path / "grid.png")
-    assert picture.shape[:2] == (140, 140)  # 2 rows of 2
+    assert picture.shape[:2] == (210, 140)  # 3 rows of 2
     assert picture[35, 100, :3].tolist() == [1, 0, 0] and picture[35, 35, :3].tolist() == [0, 0, 0]
 
 
