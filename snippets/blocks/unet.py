@@ -217,7 +217,12 @@ class UNet(nn.Module):
                 f"images of shape (B, {self.channels}, H, W) with H and W multiples of {self.factor} are "
                 f"expected, given {tuple(x.shape)}"
             )
-        time = F.silu(self.time_embedding(t))  # (B, E) the noise level, for every block
+        eps = self.denoise(x, self.time_embedding(t))  # (B, C, H, W) one number for each pixel
+        return eps
+
+    def denoise(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The U itself: images x (B, _, H, W), and what every block is told, embedding (B, E)."""
+        time = F.silu(embedding)  # (B, E) the noise level, for every block
         x = self.conv_in(x)  # (B, O, H, W) features of each pixel
         skips = [x]  # a stack: last kept, first used
         for stage in self.down_blocks:
