@@ -85,17 +85,18 @@ class Scene:
 
 
 def coverage(shape: Shape) -> Tensor:
-    """How much of each pixel (32, 32) the shape covers, from 0 to 1: the mean of 4x4 samples in it."""
-    line = (torch.arange(128) + 0.5) / 4  # (128,) middles of quarter pixels
-    x = (line - shape.centre[0]) / shape.radius  # (128,) the box around the shape is from -1 to 1
-    y = ((line - shape.centre[1]) / shape.radius)[:, None]  # (128, 1)
-    inside = {
-        "circle": lambda: x**2 + y**2 < 1,
-        "square": lambda: (x.abs() < 1) & (y.abs() < 1),
-        "triangle": lambda: (2 * x.abs() < 1 + y) & (y < 1),
-        "cross": lambda: (x.abs() < ARM) & (y.abs() < 1) | (x.abs() < 1) & (y.abs() < ARM),
-    }[shape.kind]()  # (128, 128)
-    return F.avg_pool2d(inside[None].float(), 4)[0]
+    """How much of each pixel (32, 32) the shape covers, from 0 to 1: one half where its edge passes."""
+    line = torch.arange(32) + 0.5  # (32,) middles of pixels
+    x = ((line - shape.centre[0]) / shape.radius).abs()  # (32,) the box around the shape is from -1 to 1
+    y = ((line - shape.centre[1]) / shape.radius)[:, None]  # (32, 1)
+    far, near = torch.maximum(x, y.abs()), torch.minimum(x, y.abs())  # (32, 32), (32, 32)
+    distance = {  # to the edge, negative inside
+        "circle": lambda: torch.hypot(x, y) - 1,
+        "square": lambda: far - 1,
+        "triangle": lambda: torch.maximum((2 * x - 1 - y) / 5**0.5, y - 1),
+        "cross": lambda: torch.maximum(far - 1, near - ARM),
+    }[shape.kind]()  # (32, 32)
+    return (0.5 - shape.radius * distance).clamp(0, 1)
 
 
 def key_points(shape: Shape) -> Tensor:
