@@ -53,10 +53,10 @@ class Shape:
                 raise ValueError(
                     f"a {name} out of {', '.join(words)} is expected, given {getattr(self, name)}"
                 )
-        offset = max(abs(a - b) for a, b in zip(self.centre, PLACES[self.place], strict=True))
-        if offset + self.radius > 7:  # a pixel stays free all around
+        reach = 7 - self.radius  # a pixel stays free all around
+        if not all(abs(a - b) <= reach for a, b in zip(self.centre, PLACES[self.place], strict=True)):
             raise ValueError(
-                f"a centre at most {7 - self.radius} from {PLACES[self.place]} is expected, given {self}"
+                f"a centre at most {reach} from {PLACES[self.place]} is expected, given {self.centre}"
             )
 
     @property
@@ -93,7 +93,7 @@ def coverage(shape: Shape) -> Tensor:
     distance = {  # to the edge, negative inside
         "circle": lambda: torch.hypot(x, y) - 1,
         "square": lambda: far - 1,
-        "triangle": lambda: torch.maximum((2 * x - 1 - y) / 5**0.5, y - 1),
+        "triangle": lambda: torch.maximum((2 * x - 1 - y) / 5**0.5, far - 1),
         "cross": lambda: torch.maximum(far - 1, near - ARM),
     }[shape.kind]()  # (32, 32)
     return (0.5 - shape.radius * distance).clamp(0, 1)
@@ -137,32 +137,32 @@ def draw_scene(shapes: list[Shape]) -> Scene:
     return Scene(shapes, picture, " and ".join(phrases), spans, boxes, mask, edges, points)
 
 
+def random_scene(generator: torch.Generator, held_out: bool, max_shapes: int) -> Scene:
+    """One of the scenes that `scenes` draws."""
+
+    def below(end: int) -> int:
+        return int(torch.randint(end, (), generator=generator))
+
+    places = torch.randperm(4, generator=generator)[: 1 + below(max_shapes)]  # (K,) in random order
+    pairs = [SEEN[below(len(SEEN))] for _ in places]
+    if held_out:
+        pairs[below(len(pairs))] = HELD_OUT[below(len(HELD_OUT))]
+    shapes = []
+    for (colour, kind), place in zip(pairs, [list(PLACES)[i] for i in places], strict=True):
+        size = list(RADIUS)[below(2)]
+        jitter = (7 - RADIUS[size]) * (2 * torch.rand(2, generator=generator) - 1)  # (2,)
+        x, y = (torch.tensor(PLACES[place]) + jitter).tolist()
+        shapes.append(Shape(kind, colour, size, place, (x, y)))
+    return draw_scene(shapes)
+
+
 def scenes(
     count: int, generator: torch.Generator, held_out: bool = False, max_shapes: int = 3
 ) -> list[Scene]:
     """Random scenes of 1 to max_shapes shapes: none of a held-out pair or, if held_out, one in each scene."""
     if count < 0 or not 1 <= max_shapes <= 3:
         raise ValueError(f"count >= 0 and max_shapes from 1 to 3 are expected, given {count}, {max_shapes}")
-
-    def below(end: int) -> int:
-        return int(torch.randint(end, (), generator=generator))
-
-    def shape(colour: str, kind: str, place: str) -> Shape:
-        size = list(RADIUS)[below(2)]
-        jitter = (7 - RADIUS[size]) * (2 * torch.rand(2, generator=generator) - 1)  # (2,)
-        x, y = (a + b for a, b in zip(PLACES[place], jitter.tolist(), strict=True))
-        return Shape(kind, colour, size, place, (x, y))
-
-    drawn = []
-    for _ in range(count):
-        places = torch.randperm(4, generator=generator)[: 1 + below(max_shapes)]  # (K,) in random order
-        pairs = [SEEN[below(len(SEEN))] for _ in places]
-        if held_out:
-            pairs[below(len(pairs))] = HELD_OUT[below(len(HELD_OUT))]
-        drawn.append(
-            draw_scene([shape(*pair, list(PLACES)[p]) for pair, p in zip(pairs, places, strict=True)])
-        )
-    return drawn
+    return [random_scene(generator, held_out, max_shapes) for _ in range(count)]
 
 
 def encode_captions(captions: list[str]) -> Tensor:
