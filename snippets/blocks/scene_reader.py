@@ -48,6 +48,8 @@ def read_scene(picture: Tensor) -> list[Found]:
     nearest = (along / palette.norm(dim=1)[:, None, None]).argmax(dim=0)  # (32, 32) in direction
     cover = along / palette.square().sum(dim=1)[:, None, None]  # (C, 32, 32)
     solid = (cover > 0.5) & (nearest == torch.arange(len(palette))[:, None, None])  # (C, 32, 32)
+    if not solid.any():
+        return []
     parts = components(solid[solid.any(dim=(1, 2))])
     found = [describe(ink, part, solid.any(dim=0)) for part in parts]
     return sorted(found, key=lambda shape: -shape.area)
@@ -93,15 +95,16 @@ def ideals(centre: tuple[float, float], area: float) -> Tensor:
 
     Returns (S, K, 32, 32): sharp and blurred more and more, of each kind.
     """
-    radius = (area / torch.tensor(AREAS)).sqrt().view(-1, 1, 1)  # (K, 1, 1) half the side of its box
-    line = (torch.arange(64) + 0.5) / 2  # (64,) two samples a pixel
-    x = (line - centre[0]) / radius  # (K, 1, 64)
-    y = ((line - centre[1]) / radius).transpose(1, 2)  # (K, 64, 1)
-    far, near = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())  # (K, 64, 64), (K, 64, 64)
-    circle = x[0].square() + y[0].square() < 1  # (64, 64)
-    triangle = (y[2] < 2 / 3) & (2 * x[2].abs() - y[2] < 4 / 3)  # (64, 64) its mass is below the middle
-    inside = torch.stack([circle, far[1] < 1, triangle, (far[3] < 1) & (near[3] < ARM)])  # (K, 64, 64)
-    blurred = [F.avg_pool2d(inside.float(), 2)]
+    radius = (area / torch.tensor(AREAS)).sqrt()[:, None]  # (K, 1) half the side of the box around it
+    y = ((torch.arange(64) + 0.5) / 2 - centre[1]) / radius  # (K, 64) two lines through each row of pixels
+    circle = (1 - y[0].square()).clamp(min=0).sqrt()  # (64,) half the width of the shape on each line
+    square = (y[1].abs() < 1).float()  # (64,)
+    triangle = (y[2] + 4 / 3).clamp(min=0) / 2 * (y[2] < 2 / 3)  # (64,) the centre of mass is at 0
+    cross = torch.where(y[3].abs() < ARM, 1.0, ARM) * (y[3].abs() < 1)  # (64,)
+    half = (radius * torch.stack([circle, square, triangle, cross]))[:, :, None]  # (K, 64, 1)
+    left = torch.arange(32)  # (32,) ends of pixels
+    inside = torch.minimum(left + 1, centre[0] + half) - torch.maximum(left, centre[0] - half)  # (K, 64, 32)
+    blurred = [F.avg_pool2d(inside.clamp(min=0), (2, 1))]
     for _ in range(2):
         blurred.append(F.avg_pool2d(blurred[-1], 3, stride=1, padding=1))
     return torch.stack(blurred)
