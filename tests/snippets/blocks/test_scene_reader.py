@@ -33,8 +33,8 @@ def right(read: list[Found], scene: Scene) -> tuple[int, int, int]:
 
 DAMAGES = {
     "none": (2000, 0.995, lambda picture, generator: picture),
-    "noise": (500, 0.98, lambda p, generator: p + 0.1 * torch.randn(p.shape, generator=generator)),
-    "blur": (500, 0.98, lambda p, _: blurred(p, 0.7)),
+    "noise": (400, 0.98, lambda p, generator: p + 0.1 * torch.randn(p.shape, generator=generator)),
+    "blur": (400, 0.98, lambda p, _: blurred(p, 0.7)),
     "both": (200, 0.98, lambda p, generator: blurred(p, 0.6) + 0.1 * torch.randn(p.shape, generator=generator)),
     "tint": (200, 0.98, lambda p, generator: (p + 0.15 * torch.randn(3, 1, 1, generator=generator)).clamp(-1, 1)),
     "fade": (200, 0.98, lambda p, _: 1 - 0.8 * (1 - p)),
