@@ -1,7 +1,7 @@
 """Classifier-free diffusion guidance (Ho and Salimans 2022, arXiv 2207.12598), and what it is used for:
 drawing from a class or a caption, filling holes, enlarging.
 
-Shapes: B batch, C channels, H height, W width, E embedding, L words of a caption, P side of a patch,
+Shapes: B batch, C channels, H height, W width, E embedding, L words of a caption,
 N images.
 Levels count from 0, the least noisy one, as in ddpm.py. The scale s is that of most libraries: 0 ignores the
 condition, 1 is the conditional model, above 1 is guidance. The paper's strength is w = s - 1.
@@ -10,7 +10,6 @@ condition, 1 is the conditional model, above 1 is guidance. The paper's strength
 # --8<-- [start:imports]
 import copy
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +22,15 @@ from snippets.data.digits import digits
 from snippets.data.scenes import MAX_WORDS, VOCABULARY, encode_captions, scenes
 from snippets.ddpm import (
     NoiseSchedule,
-    ddpm_loss,
     ema_update,
+    eps_from_v,
     eps_from_x0,
     linear_beta,
+    noise_like,
+    q_sample,
     sample_ddim,
     save_grid,
+    velocity,
     x0_from_eps,
 )
 
@@ -84,7 +86,7 @@ class CaptionEncoder(nn.Module):
 
 # --8<-- [start:network]
 class ConditionalUNet(UNet):
-    """The U-Net of DDPM, told a condition besides the level: the two embeddings are added.
+    """The U-Net of DDPM, told a condition besides the level: the two embeddings are added. It predicts v.
 
     Args: encoder, which makes vectors of 4 * widths[0] numbers from conditions and has the empty one, `null`;
     channels and widths as in UNet; patch, the side of the squares of pixels that become one cell.
@@ -95,7 +97,7 @@ class ConditionalUNet(UNet):
         self.encoder, self.patch = encoder, patch
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The predicted noise (B, C, H, W) in images x (B, C, H, W) at levels t (B,), given conditions."""
+        """The predicted velocity (B, C, H, W) of images x (B, C, H, W) at levels t (B,), given conditions."""
         multiple, channels = self.patch * self.factor, self.channels // self.patch**2
         if x.ndim != 4 or x.shape[1] != channels or any(n % multiple for n in x.shape[2:]):
             wanted = f"(B, {channels}, H, W) with H and W multiples of {multiple}"
@@ -104,9 +106,9 @@ class ConditionalUNet(UNet):
             given = f"{tuple(t.shape)} and {tuple(condition.shape)} for {len(x)} images"
             raise ValueError(f"one t and one condition for each image are expected, given {given}")
         embedding = self.time_embedding(t) + self.encoder(condition)  # (B, E) level and condition
-        cells = F.pixel_unshuffle(x, self.patch)  # (B, C * P * P, H // P, W // P) fewer, thicker pixels
-        eps = F.pixel_shuffle(self.denoise(cells, embedding), self.patch)  # (B, C, H, W) and back
-        return eps
+        cells = F.pixel_unshuffle(x, self.patch)  # (B, _, _, _) fewer and thicker: squares of pixels
+        v = F.pixel_shuffle(self.denoise(cells, embedding), self.patch)  # (B, C, H, W) and back
+        return v
 
 
 # --8<-- [end:network]
@@ -117,9 +119,27 @@ def drop_condition(condition: Tensor, null: Tensor, share: float, generator: tor
     """Conditions (B,) or (B, L), of which about a share is replaced by null: each sample by its own draw."""
     if not 0 <= share <= 1:
         raise ValueError(f"a share in [0, 1] is expected, given {share}")
-    draw = torch.rand(len(condition), generator=generator, device=condition.device)  # (B,)
-    kept = (draw >= share).view(-1, *[1] * (condition.ndim - 1))  # (B, 1) for captions, (B,) for classes
-    return torch.where(kept, condition, null)
+    dropped = torch.rand(len(condition), generator=generator, device=condition.device) < share  # (B,)
+    told = condition.clone()
+    told[dropped] = null
+    return told
+
+
+def guided_loss(
+    model: ConditionalUNet,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    condition: Tensor,
+    drop: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Algorithm 1, one batch: the error of v, with about a share `drop` of the conditions left out."""
+    told = drop_condition(condition, model.encoder.null, drop, generator)
+    eps = noise_like(x0, generator)  # (B, C, H, W)
+    t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,)
+    xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W)
+    loss = F.mse_loss(model(xt, t, told), velocity(schedule, x0, t, eps))  # ()
+    return loss
 
 
 def train_guided(
@@ -145,8 +165,7 @@ def train_guided(
     decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     for step in trange(num_steps, desc="train", mininterval=2):
         rows = torch.randint(len(x0), (batch_size,), generator=generator, device=x0.device)  # (B,)
-        told = drop_condition(condition[rows], model.encoder.null, 0.1, generator)
-        loss = ddpm_loss(partial(model, condition=told), schedule, x0[rows], generator)  # ()
+        loss = guided_loss(model, schedule, x0[rows], condition[rows], 0.1, generator)  # ()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -173,21 +192,24 @@ def guide(told: Tensor, untold: Tensor, scale: float) -> Tensor:
     if told.shape != untold.shape:
         given = f"{tuple(told.shape)} and {tuple(untold.shape)}"
         raise ValueError(f"two predictions of the same shape are expected, given {given}")
-    eps = untold + scale * (told - untold)  # (B, C, H, W) 0: untold, 1: told
-    return eps
+    prediction = untold + scale * (told - untold)  # (B, C, H, W) 0: untold, 1: told
+    return prediction
 
 
-def guided(model: ConditionalUNet, condition: Tensor, scale: float, phi: float = 0.0) -> Callable:
-    """The guided prediction as a function of xt and t, as samplers want it: one pass for both halves.
+def guided(
+    model: ConditionalUNet, schedule: NoiseSchedule, condition: Tensor, scale: float, phi: float = 0.0
+) -> Callable:
+    """The guided noise as a function of xt and t, as the samplers want it: one pass for both halves.
 
     phi from 0 to 1 is the share of guidance rescale, see `rescale`.
     """
-    null = model.encoder.null.expand_as(condition)  # (B,) or (B, L), like the condition
+    null = model.encoder.null.expand_as(condition)  # like the condition: (B,) or (B, L)
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
         both = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([condition, null]))  # (2 * B, C, H, W)
         told, untold = both.chunk(2)  # (B, C, H, W), (B, C, H, W) in the order of the line above
-        eps = rescale(guide(told, untold, scale), told, phi)  # (B, C, H, W)
+        v = rescale(guide(told, untold, scale), told, phi)  # (B, C, H, W)
+        eps = eps_from_v(schedule, xt, t, v)  # (B, C, H, W)
         return eps
 
     return predict
@@ -197,13 +219,13 @@ def guided(model: ConditionalUNet, condition: Tensor, scale: float, phi: float =
 
 
 # --8<-- [start:remedies]
-def rescale(eps: Tensor, told: Tensor, phi: float) -> Tensor:
-    """Guidance rescale (Lin et al. 2023, Eqs. 15 and 16): shrink eps towards the told one's deviation."""
+def rescale(v: Tensor, told: Tensor, phi: float) -> Tensor:
+    """Guidance rescale (Lin et al. 2023, Eqs. 15 and 16): shrink v towards the told one's deviation."""
     if not 0 <= phi <= 1:
         raise ValueError(f"phi in [0, 1] is expected, given {phi}")
-    size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (eps, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
-    shrunk = eps * (wanted / size)  # (B, C, H, W)
-    return phi * shrunk + (1 - phi) * eps
+    size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (v, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
+    v = phi * (wanted / size) * v + (1 - phi) * v  # (B, C, H, W) at phi = 1 with told's deviation
+    return v
 
 
 def dynamic_threshold(x0: Tensor, share: float = 0.9) -> Tensor:
@@ -247,7 +269,7 @@ def shrink(x: Tensor) -> Tensor:
     """Half as many pixels a side: means of squares of 2x2."""
     if x.ndim != 4 or x.shape[2] % 2 or x.shape[3] % 2:
         raise ValueError(f"images (B, C, H, W), H and W even, are expected, given {tuple(x.shape)}")
-    small = F.avg_pool2d(x, 2)  # (B, C, H // 2, W // 2)
+    small = F.avg_pool2d(x, 2)  # (B, C, _, _) half of H and W
     return small
 
 
@@ -299,7 +321,7 @@ def text_to_image(prompts: list[str], scale: float = 3.0) -> Tensor:
     model = train_guided(model, schedule, pictures, captions, SCENE_STEPS, batch_size=32)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(prompts), 3, 32, 32, generator=generator)  # (B, 3, 32, 32)
-    predict = guided(model, asked, scale)
+    predict = guided(model, schedule, asked, scale)
     return sample_ddim(predict, schedule, noise, num_steps=50, eta=0.0, generator=generator)
 
 
@@ -322,12 +344,12 @@ def main() -> None:
     noise = torch.randn(10, 1, 8, 8, generator=generator)  # (10, 1, 8, 8) the same for each scale
     rows = []
     for scale in (0.0, 1.0, 3.0, 8.0):
-        predict = guided(model, torch.arange(10), scale)  # one of each digit
+        predict = guided(model, schedule, torch.arange(10), scale)  # one of each digit
         rows.append(sample_ddim(predict, schedule, noise, 50, 0.0, generator))
     save_grid("guided.png", torch.cat(rows))
     known = (torch.arange(8) < 4)[:, None]  # (8, 1) the upper half of a picture
     few, small = others[:10], shrink(others[:10])  # (10, 1, 8, 8), (10, 1, 4, 4)
-    predict = guided(model, names[:10], 2.0)
+    predict = guided(model, schedule, names[:10], 2.0)
     filled = restore(predict, schedule, keep_pixels(few, known), noise, 100, generator)  # (10, 1, 8, 8)
     save_grid("filled.png", torch.cat([few.where(known, 0), filled, few]))
     large = restore(predict, schedule, keep_small(small), noise, 100, generator)  # (10, 1, 8, 8)
