@@ -119,7 +119,7 @@ class Tab:
 def tab(browser, address):
     """A tab of a new reader, with axe in it."""
     context = browser.new_context(base_url=address)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)  # a busy machine is no fault
     context.add_init_script(path=AXE)
     tab = Tab(context.new_page())
     tab.page.on("request", lambda request: tab.requests.append(request))

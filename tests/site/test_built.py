@@ -86,7 +86,8 @@ def test_no_notation_is_left_raw(site):
     for url, soup in site.pages.items():
         texts = soup.find_all(string=notation)
         raw = [text for text in texts if not text.find_parent(["pre", "code", "script", "annotation"])]
-        assert not raw, f"{url}: {raw[0].strip()}"
+        raw += [meta for meta in soup.find_all("meta", {"name": "description"}) if re.search(r"[$\\]", meta["content"])]
+        assert not raw, f"{url}: {raw[0]}"
 
 
 def test_the_home_badge_stands_on_every_page_and_leads_home(site):
