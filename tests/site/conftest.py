@@ -16,7 +16,6 @@ from bs4 import BeautifulSoup
 
 from theme.pages import ROOT
 
-AXE = ROOT / "node_modules/axe-core/axe.min.js"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
@@ -117,10 +116,9 @@ class Tab:
 
 @pytest.fixture
 def tab(browser, address):
-    """A tab of a new reader, with axe in it."""
+    """A tab of a new reader."""
     context = browser.new_context(base_url=address)
     context.set_default_timeout(60_000)  # a busy machine is no fault
-    context.add_init_script(path=AXE)
     tab = Tab(context.new_page())
     tab.page.on("request", lambda request: tab.requests.append(request))
     tab.page.on("console", tab.heard)
