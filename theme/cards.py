@@ -1,20 +1,25 @@
-"""The cards of the index, from the posts' front matter."""
+"""The cards of the index, and what search engines show of a post, from the posts' front matter."""
 
 import html
+import re
 from pathlib import Path
 
 import markdown
 
-from theme import figures
+from theme import figures, late, maths
 from theme.dates import last_change, written
 from theme.header import badge, paths_shown
 from theme.pages import Page
 from theme.source import Source, relative
 
 EXTENSIONS = ["attr_list", "tables", "pymdownx.arithmatex", "theme.extension"]
+DISPLAYED = re.compile(r'<div class="equation".*?</div>\s*</div>', re.S)
 
 
-def _description(source: Source, text: str) -> str:
+def _description(post: Page, root: Path, url: str) -> str:
+    text, whole = post.meta["description"], post.path.read_text(encoding="utf-8")
+    line = whole[: whole.index("description:")].count("\n") + 2
+    source = Source(root, post.path.relative_to(root).as_posix(), text, line, url)
     settings = {"pymdownx.arithmatex": {"generic": True}, "theme.extension": {"source": source}}
     return markdown.markdown(text, extensions=EXTENSIONS, extension_configs=settings)
 
@@ -32,17 +37,21 @@ def _picture(root: Path, url: str, settings: dict) -> str:
 
 
 def _card(post: Page, root: Path, url: str, commit: str | None) -> str:
-    whole = post.path.read_text(encoding="utf-8")
-    line = whole[: whole.index("description:")].count("\n") + 2
-    source = Source(root, post.path.relative_to(root).as_posix(), post.meta["description"], line, url)
     day = last_change(root, commit, paths_shown(post, root))
     return (
         f'<li class="card"><p class="card-badge">{badge(post.meta["badge"], relative(f"posts/{post.key}/", url))}</p>'
-        f'<div class="card-description">{_description(source, post.meta["description"])}</div>'
+        f'<div class="card-description">{_description(post, root, url)}</div>'
         f"{_picture(root, url, post.meta['picture'])}"
         + (f'<p class="card-date" data-search-exclude="true">Last changed {written(day)}</p>' if day else "")
         + "</li>"
     )
+
+
+def summary(post: Page, root: Path) -> str:
+    """A post's description in plain text, with formulas in lines as text and without those on display."""
+    text = DISPLAYED.sub("…", _description(post, root, ""))
+    text = late.PLACE.sub(lambda place: html.escape(maths.plain_text(late.insert(place[0]))), text)
+    return " ".join(html.unescape(maths.TAGS.sub("", text)).split())
 
 
 def cards(posts: list[Page], root: Path, url: str, commit: str | None) -> str:

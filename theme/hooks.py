@@ -152,6 +152,8 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
         blocks = {"cards": cards.cards(list(build.posts.values()), root, page.url, build.commit)}
     key = uri.removeprefix("posts/").removesuffix(".md")
     key = key if uri.startswith("posts/") else None
+    if key:
+        page.meta["summary"] = cards.summary(build.posts[key], root)
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.extension"] = {"source": source}

@@ -1,0 +1,154 @@
+"""The files of the built site: links, notations, policy, cards, formulas, downloads. No browser is needed."""
+
+import ast
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from collections import Counter
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+from theme import cards, late
+from theme.pages import ROOT, posts
+
+POSTS = posts()
+CARDS = """ControlNet CFG Classifier_Guided_Diffusion StableDiffusion NCSN Diffusion GLIP CLIP TextToImage LLM/LORA
+LLM/EvaluationMetricsLLM LLM/Performer LLM/SpanCorruption LLM/Encoder-Decoder LLM/Decoder-Only LLM/ROPE LLM/Roberta
+LLM/BERT""".split()  # the order of the design
+each_post = pytest.mark.parametrize("post", POSTS, ids=lambda post: post.key)
+HERE = "http://here/"
+
+
+def test_strict_build_takes_less_than_ten_seconds(site):
+    assert site.seconds < 10
+
+
+def ids(soup) -> list[str]:
+    return [element["id"] for element in soup.find_all(id=True)]
+
+
+def broken(site, url: str, soup, anchors: dict[str, set[str]]) -> list[str]:
+    """Links of a page that lead nowhere, and what it would load from another host."""
+    found, base = [], urljoin(HERE, "not/there/" if url == "404.html" else url)
+    for element in soup.find_all(lambda element: element.get("href") or element.get("src") or element.get("srcset")):
+        addresses = [element.get("href"), element.get("src")]
+        addresses += [part.split()[0] for part in element.get("srcset", "").split(",") if part]
+        for link in filter(None, addresses):
+            target = urlsplit(urljoin(base, link))
+            if target.scheme in ("data", "mailto") or link.startswith("#") and unquote(link[1:]) in anchors[url]:
+                continue
+            if f"{target.scheme}://{target.netloc}/" != HERE:
+                found += [] if element.name == "a" else [f"{url}: {link} is loaded from another host"]
+                continue
+            path = unquote(target.path).lstrip("/")
+            if not site.file(path).is_file():
+                found.append(f"{url}: {link} leads to no page or file")
+            elif target.fragment and unquote(target.fragment) not in anchors.get(path, ()):
+                found.append(f"{url}: {link}: there is no such anchor on the page")
+    return found
+
+
+def test_links_and_anchors_lead_somewhere(site):
+    anchors = {url: set(ids(soup)) for url, soup in site.pages.items()}
+    found = [one for url, soup in site.pages.items() for one in broken(site, url, soup, anchors)]
+    for sheet in site.folder.rglob("*.css"):
+        urls = re.findall(r"url\(['\"]?([^)'\"]+)", sheet.read_text())
+        found += [f"{sheet.name}: {u}" for u in urls if not u.startswith("data:") and not (sheet.parent / u).is_file()]
+    assert not found, "\n".join(found)
+    bad = '<a href="#no">x</a><a href="contributing/#no">x</a><img src="no.png"><script src="//other/x.js"></script>'
+    assert len(broken(site, "", BeautifulSoup(bad, "html.parser"), anchors)) == 4  # negative control
+
+
+def test_an_id_names_one_element(site):
+    for url, soup in site.pages.items():
+        twice = [one for one, count in Counter(ids(soup)).items() if count > 1]
+        assert not twice, f"{url} has more than once: {twice}"
+
+
+def test_every_page_has_the_policy_with_the_hashes_of_its_scripts(site):
+    for url, soup in site.pages.items():
+        (meta,) = soup.find_all("meta", {"http-equiv": "Content-Security-Policy"})
+        rules = {name: values for name, *values in (rule.split() for rule in meta["content"].split(";"))}
+        assert rules["default-src"] == ["'self'"] and rules["object-src"] == rules["base-uri"] == ["'none'"], url
+        assert soup.find("script").sourceline > meta.sourceline, f"{url}: a script stands before the policy"
+        for script in (script for script in soup.find_all("script") if not script.get("src")):
+            digest = base64.b64encode(hashlib.sha256(script.string.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in rules["script-src"], f"{url}: {script}"
+        assert not {"'unsafe-inline'", "'unsafe-eval'", "*"} & set(rules["script-src"]), url
+
+
+def test_no_notation_is_left_raw(site):
+    notation = re.compile(r"\$|\{\{|--8<--|\\label")
+    for url, soup in site.pages.items():
+        texts = soup.find_all(string=notation)
+        raw = [text for text in texts if not text.find_parent(["pre", "code", "script", "annotation"])]
+        raw += [meta for meta in soup.find_all("meta", {"name": "description"}) if re.search(r"[$\\]", meta["content"])]
+        assert not raw, f"{url}: {raw[0]}"
+
+
+def test_the_home_badge_stands_on_every_page_and_leads_home(site):
+    for url, soup in site.pages.items():
+        home = soup.select_one("main .badges > .badge-home")
+        assert home and home.svg and "Home" in home.get_text(), url
+        assert urljoin(urljoin(HERE, url), home["href"]) in (HERE, f"{HERE}."), url
+
+
+def test_the_index_has_a_card_for_each_post_in_the_order_of_the_design(site):
+    found = site.pages[""].select(".cards > .card")
+    keys = [card.select_one("a.badge")["href"].removeprefix("posts/").removesuffix("/") for card in found]
+    assert sorted(keys) == sorted(post.key for post in POSTS)
+    assert keys == sorted(keys, key=lambda key: (CARDS.index(key) if key in CARDS else len(CARDS), key))
+    for card in found:
+        assert card.select_one(".badge-label").text and card.select_one(".card-description").get_text(strip=True)
+        assert card.select("img") and all(picture["alt"] for picture in card.select("img"))
+
+
+def formulas(text: str) -> tuple[int, int]:
+    """How many display formulas a source has, and how many in lines."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]+`", "", text, flags=re.S | re.M)
+    displayed = re.compile(r"\$\$.+?\$\$", re.S)
+    return len(displayed.findall(text)), len(re.findall(r"\$[^$]+\$", displayed.sub("", text)))
+
+
+def rendered(soup) -> tuple[int, int]:
+    """The same of a page, on which every formula is there for the eye and as MathML."""
+    found = soup.select(".math")
+    for formula in found:
+        assert len(formula.select(".katex-html")) == len(formula.select("math")) == 1, formula
+    displayed = sum(formula.select_one(".katex-display") is not None for formula in found)
+    return displayed, len(found) - displayed
+
+
+@each_post
+def test_every_formula_of_a_post_and_of_its_card_is_rendered(post, site):
+    page = site.pages[f"posts/{post.key}/"].select_one("article")
+    assert rendered(page) == formulas(post.text)
+    (card,) = (card for card in site.pages[""].select(".card") if card.find("a", href=f"posts/{post.key}/"))
+    assert rendered(card) == formulas(post.meta["description"])
+    assert not page.select(".katex-error")
+
+
+def test_a_description_may_have_formulas_of_both_kinds():
+    text = "Of $x$ we know\n\n$$\n\\frac{1}{2} < y\n$$\n\nand *no* more."
+    post = dataclasses.replace(POSTS[0], meta=POSTS[0].meta | {"description": text})
+    soup = BeautifulSoup(late.insert(cards.cards([post], ROOT, "", None)), "html.parser")
+    assert rendered(soup) == (1, 1) and soup.em
+    assert len(soup.select(".card-description > p")) == 2 and not soup.select(".card-description > p .katex-display")
+
+
+@each_post
+def test_downloads_are_the_code_of_the_page(post, site):
+    url, name = f"posts/{post.key}/", post.key.rpartition("/")[2]
+    page = site.pages[url]
+    shown = "\n".join(block.get_text() for block in page.select("article .language-python pre")).split("\n")
+    program, notebook = (page.select_one(f'.downloads a[download][href="{name}.{end}"]') for end in ("py", "ipynb"))
+    code = (site.folder / url / program["href"]).read_text()
+    ast.parse(code)
+    cells = json.loads((site.folder / url / notebook["href"]).read_text())["cells"]
+    cells = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).split("\n")]
+    lines = [[line for line in text if line.strip()] for text in (shown, code.split("\n"), cells)]
+    assert lines[0] and lines[0] == lines[1] == lines[2]
