@@ -23,14 +23,12 @@ from snippets.data.scenes import MAX_WORDS, VOCABULARY, encode_captions, scenes
 from snippets.ddpm import (
     NoiseSchedule,
     ema_update,
-    eps_from_v,
     eps_from_x0,
     linear_beta,
     noise_like,
     q_sample,
     sample_ddim,
     save_grid,
-    velocity,
     x0_from_eps,
 )
 
@@ -63,8 +61,8 @@ class CaptionEncoder(nn.Module):
         super().__init__()
         self.register_buffer("null", torch.zeros(length, dtype=torch.long))  # padding only: "" as a caption
         self.embedding = nn.Embedding(num_words, dim)
-        self.conv_1 = nn.Conv1d(dim, dim, 5, padding=2)  # two words to the left, two to the right
-        self.conv_2 = nn.Conv1d(dim, dim, 5, padding=2)  # four to either side: the phrase of a shape
+        self.conv_1 = nn.Conv1d(dim, dim, 9, padding=4)  # four words to either side: the phrase of a shape
+        self.conv_2 = nn.Conv1d(dim, dim, 5, padding=2)  # and two more
         self.out = nn.Linear(dim, dim)
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -75,8 +73,8 @@ class CaptionEncoder(nn.Module):
             raise ValueError(f"captions {shape} of words from 0 to {words - 1} are expected, given {given}")
         there = (condition > 0)[:, None]  # (B, 1, L) where there is a word
         word = self.embedding(condition).transpose(1, 2) * there  # (B, E, L)
-        word = F.silu(self.conv_1(word)) * there  # (B, E, L) "red circle", "top left"
-        word = F.silu(self.conv_2(word)) * there  # (B, E, L) "red circle at the top left"
+        word = F.silu(self.conv_1(word)) * there  # (B, E, L) "red circle at the top left"
+        word = F.silu(self.conv_2(word)) * there  # (B, E, L) combined once more
         embedding = self.out(word.sum(dim=2))  # (B, E) all phrases in one vector
         return embedding
 
@@ -86,7 +84,7 @@ class CaptionEncoder(nn.Module):
 
 # --8<-- [start:network]
 class ConditionalUNet(UNet):
-    """The U-Net of DDPM, told a condition besides the level: the two embeddings are added. It predicts v.
+    """The U-Net of DDPM, told a condition besides the level: the embeddings are added. It predicts x0.
 
     Args: encoder, which makes vectors of 4 * widths[0] numbers from conditions and has the empty one, `null`;
     channels and widths as in UNet.
@@ -106,11 +104,11 @@ class ConditionalUNet(UNet):
             raise ValueError(f"one t and one condition for each image are expected, given {given}")
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The predicted velocity (B, C, H, W) of images x (B, C, H, W) at levels t (B,), given conditions."""
+        """The predicted clean images (B, C, H, W) for noisy ones x (B, C, H, W) at levels t (B,)."""
         self.check(x, t, condition, self.channels, self.factor)
         embedding = self.time_embedding(t) + self.encoder(condition)  # (B, E) level and condition
-        v = self.denoise(x, embedding)  # (B, C, H, W)
-        return v
+        x0 = self.denoise(x, embedding)  # (B, C, H, W)
+        return x0
 
 
 # --8<-- [end:network]
@@ -130,14 +128,16 @@ class SceneUNet(ConditionalUNet):
         self.conv_in = nn.Conv2d(4 * channels + 16, widths[0], 3, padding=1)  # in place of UNet's
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The predicted velocity (B, C, H, W) of images x (B, C, H, W) at levels t (B,), given conditions."""
+        """The predicted clean images (B, C, H, W) for noisy ones x (B, C, H, W) at levels t (B,)."""
         self.check(x, t, condition, self.channels // 4, 2 * self.factor)
         told = self.encoder(condition)  # (B, E)
         layout = self.layout(told).view(-1, 16, 4, 4)  # (B, 16, 4, 4) what goes where
         cells = F.pixel_unshuffle(x, 2)  # (B, 4 * C, _, _) half of H and W
         layout = F.interpolate(layout, size=cells.shape[2:])  # (B, 16, _, _) as large
-        v = self.denoise(torch.cat([cells, layout], dim=1), self.time_embedding(t) + told)  # (B, 4 * C, _, _)
-        return F.pixel_shuffle(v, 2)
+        x0 = self.denoise(
+            torch.cat([cells, layout], dim=1), self.time_embedding(t) + told
+        )  # (B, 4 * C, _, _)
+        return F.pixel_shuffle(x0, 2)
 
 
 # --8<-- [end:scene-network]
@@ -162,12 +162,12 @@ def guided_loss(
     drop: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Algorithm 1, one batch: the error of v, with about a share `drop` of the conditions left out."""
+    """Algorithm 1, one batch: the error of x0, with about a share `drop` of the conditions left out."""
     told = drop_condition(condition, model.encoder.null, drop, generator)
     eps = noise_like(x0, generator)  # (B, C, H, W)
     t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,)
     xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W)
-    loss = F.mse_loss(model(xt, t, told), velocity(schedule, x0, t, eps))  # ()
+    loss = F.mse_loss(model(xt, t, told), x0)  # ()
     return loss
 
 
@@ -237,8 +237,8 @@ def guided(
     def predict(xt: Tensor, t: Tensor) -> Tensor:
         both = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([condition, null]))  # (2 * B, C, H, W)
         told, untold = both.chunk(2)  # (B, C, H, W), (B, C, H, W) in the order of the line above
-        v = rescale(guide(told, untold, scale), told, phi)  # (B, C, H, W)
-        eps = eps_from_v(schedule, xt, t, v)  # (B, C, H, W)
+        x0 = rescale(guide(told, untold, scale), told, phi)  # (B, C, H, W)
+        eps = eps_from_x0(schedule, xt, t, x0)  # (B, C, H, W)
         return eps
 
     return predict
@@ -248,13 +248,13 @@ def guided(
 
 
 # --8<-- [start:remedies]
-def rescale(v: Tensor, told: Tensor, phi: float) -> Tensor:
-    """Guidance rescale (Lin et al. 2023, Eqs. 15 and 16): shrink v towards the told one's deviation."""
+def rescale(guided: Tensor, told: Tensor, phi: float) -> Tensor:
+    """Guidance rescale (Lin et al. 2023, Eqs. 15 and 16): shrink towards the told one's deviation."""
     if not 0 <= phi <= 1:
         raise ValueError(f"phi in [0, 1] is expected, given {phi}")
-    size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (v, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
-    v = phi * (wanted / size) * v + (1 - phi) * v  # (B, C, H, W) at phi = 1 with told's deviation
-    return v
+    size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (guided, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
+    shrunk = guided * (wanted / size)  # (B, C, H, W) as large as told
+    return phi * shrunk + (1 - phi) * guided
 
 
 def dynamic_threshold(x0: Tensor, share: float = 0.9) -> Tensor:

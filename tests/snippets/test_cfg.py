@@ -100,8 +100,8 @@ def test_one_pass_for_both_halves_equals_two(model, batch, scale):
     schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
     with torch.no_grad():
         told, untold = (
-            ddpm.eps_from_v(schedule, x, t, model(x, t, c)) for c in (y, torch.full_like(y, 7))
-        )  # combined in the noise, where guided combines velocities: at a given x_t the two differ by a linear map
+            ddpm.eps_from_x0(schedule, x, t, model(x, t, c)) for c in (y, torch.full_like(y, 7))
+        )  # combined in the noise, where guided combines pictures: at a given x_t the two differ by a linear map
         ours = cfg.guided(model, schedule, y, scale)(x, t)
         torch.testing.assert_close(ours, untold + scale * (told - untold), rtol=0, atol=1e-10)
         swapped = told + scale * (untold - told)
@@ -114,9 +114,7 @@ def test_one_pass_for_both_halves_equals_two(model, batch, scale):
 def test_whole_guided_runs_equal_diffusers(model, batch, agrees):
     x, _, y = batch
     schedule = ddpm.NoiseSchedule(ddpm.linear_beta(40, 2e-3, 0.3))
-    theirs = DDIMScheduler(
-        40, 2e-3, 0.3, clip_sample=False, timestep_spacing="trailing", prediction_type="v_prediction"
-    )
+    theirs = DDIMScheduler(40, 2e-3, 0.3, clip_sample=False, timestep_spacing="trailing", prediction_type="sample")
     theirs.alphas_cumprod = schedule.alpha_bar.clone()
     theirs.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
     theirs.set_timesteps(8)
@@ -125,8 +123,8 @@ def test_whole_guided_runs_equal_diffusers(model, batch, agrees):
         with torch.no_grad():
             for level in theirs.timesteps:
                 untold, told = (model(out, level.expand(5), c) for c in (torch.full_like(y, 7), y))
-                v = rescale_noise_cfg(untold + 3.0 * (told - untold), told, phi)
-                out = theirs.step(v, level, out).prev_sample
+                x0 = rescale_noise_cfg(untold + 3.0 * (told - untold), told, phi)
+                out = theirs.step(x0, level, out).prev_sample
         predict = cfg.guided(model, schedule, y, 3.0, phi)
         ours = ddpm.sample_ddim(predict, schedule, x, 8, 0.0, torch.Generator())
         agrees(ours, out, "diffusers.DDIMScheduler", 1e-10)
@@ -247,7 +245,7 @@ def test_conditions_are_dropped_one_by_one(trailing):
 
 
 @pytest.mark.equation("cfg-loss")
-def test_the_loss_is_the_error_of_v_with_a_share_of_the_conditions_dropped():
+def test_the_loss_is_the_error_of_x0_with_a_share_of_the_conditions_dropped():
     """What the network is asked, and that the images of the batch and their conditions stay pairs."""
     asked = []
 
@@ -269,7 +267,7 @@ def test_the_loss_is_the_error_of_v_with_a_share_of_the_conditions_dropped():
     assert torch.equal(told[told < 3], y[told < 3])
     noise = ddpm.eps_from_x0(schedule, xt, t, x0[y])
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
-    torch.testing.assert_close(loss, ddpm.velocity(schedule, x0[y], t, noise).square().mean(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss, x0[y].square().mean())
     assert abs(loss - noise.square().mean()) > 0.05  # the error of eps is another number
     assert t.min() == 0 and t.max() == 39
 
