@@ -162,12 +162,13 @@ def guided_loss(
     drop: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Algorithm 1, one batch: the error of x0, with about a share `drop` of the conditions left out."""
+    """Algorithm 1, one batch: the weighted error of x0, a share `drop` of the conditions left out."""
     told = drop_condition(condition, model.encoder.null, drop, generator)
     eps = noise_like(x0, generator)  # (B, C, H, W)
     t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,)
     xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W)
-    loss = F.mse_loss(model(xt, t, told), x0)  # ()
+    weight = schedule.at(1 / schedule.noise**2, t, x0).clamp(max=10)  # (B, 1, 1, 1) detail counts more
+    loss = (weight * (model(xt, t, told) - x0).square()).mean()  # ()
     return loss
 
 

@@ -22,7 +22,7 @@ COLOURS = {  # red, green and blue from 0 to 1; from yellow to purple darker and
     "purple": (0.40, 0.08, 0.48),
 }
 ARM = 0.36  # half the width of a cross's arms, where the cross is from -1 to 1
-RADIUS = {"small": 4.0, "large": 6.0}  # of every kind, the box around it has this half width
+RADIUS = {"small": 4.5, "large": 6.0}  # of every kind, the box around it has this half width
 PLACES = {"top left": (8, 8), "top right": (24, 8), "bottom left": (8, 24), "bottom right": (24, 24)}
 HELD_OUT = [("red", "square"), ("green", "triangle"), ("blue", "circle"), ("yellow", "cross")]
 SEEN = [(colour, kind) for colour in COLOURS for kind in KINDS if (colour, kind) not in HELD_OUT]

@@ -267,8 +267,11 @@ def test_the_loss_is_the_error_of_x0_with_a_share_of_the_conditions_dropped():
     assert torch.equal(told[told < 3], y[told < 3])
     noise = ddpm.eps_from_x0(schedule, xt, t, x0[y])
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
-    torch.testing.assert_close(loss, x0[y].square().mean())
-    assert abs(loss - noise.square().mean()) > 0.05  # the error of eps is another number
+    weight = [min(1 / (1 - math.prod(1 - b for b in schedule.beta[: level + 1].tolist())), 10) for level in t.tolist()]
+    wanted = (torch.tensor(weight)[:, None, None, None] * x0[y].square()).mean()
+    torch.testing.assert_close(loss, wanted)
+    for other in (x0[y].square().mean(), noise.square().mean()):  # without the weight; the error of eps
+        assert abs(loss - other) > 0.05
     assert t.min() == 0 and t.max() == 39
 
 
