@@ -93,8 +93,8 @@ def precision_recall(real: Tensor, drawn: Tensor, k: int = 3) -> tuple[float, fl
 
     A set covers the balls around its points that reach to each point's k-th nearest other point of the same
     set, edge included. Precision is the share of drawn points that the real set covers: how many look real.
-    Recall is the share of real points that the drawn set covers: how much of the variety is drawn. Both depend
-    on N, M and k: compare sets of the same sizes only. (Eqs. 1 and 2 of the paper, whose k is 3 too.)
+    Recall is the share of real points that the drawn set covers: how much of the variety is drawn. Both
+    depend on N, M and k: compare sets of the same sizes only. (Eqs. 1 and 2 of the paper, whose k is 3 too.)
     ValueError unless both sets have D features and more than k >= 1 rows.
     """
     shapes = tuple(real.shape), tuple(drawn.shape)

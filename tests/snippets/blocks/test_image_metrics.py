@@ -119,6 +119,7 @@ def test_precision_and_recall_count_the_edge_of_a_ball_and_not_the_point_itself(
     real = torch.tensor([[0.0], [1.0], [3.0]])  # balls of k = 1: radius 1, 1 and 2; of k = 2: 3, 2, 3
     drawn = torch.tensor([[-1.0], [-1.5], [5.0], [5.5]])
     assert metrics.precision_recall(real, drawn, k=1)[0] == 0.5  # -1 and 5 lie on edges, the others outside
+    assert metrics.precision_recall(drawn, real, k=1)[1] == 0.5  # the same for recall
     assert metrics.precision_recall(real, drawn, k=2)[0] == 1.0
     assert metrics.precision_recall(real, drawn, k=1)[1] == 0.0  # no radius is above 0.5
 
