@@ -1,5 +1,5 @@
-"""Classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233, section 4): an unconditional diffusion model
-draws the class that a second network, a classifier of noisy images, is pulled towards.
+"""Classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233, section 4): a diffusion model that knows no
+classes draws the class asked for, because the gradient of a classifier of noisy images is added at each step.
 
 Shapes: B batch, C channels, H height, W width, K classes, O features, E time embedding, T levels, N images.
 Time is an index, as in ddpm.py: t = 0 is the least noisy level, t = T - 1 is almost pure noise.
@@ -32,46 +32,46 @@ from snippets.ddpm import (
 class NoisyClassifier(nn.Module):
     """Read the class of a noisy image, told how noisy it is: the way down of the U-Net, then a linear layer.
 
-    Args: channels of the image; widths of the levels, each half as large as the one before; number of classes;
-    groups of the normalisation, which divide every width.
+    Args: channels of the image; size, its height and width; widths of the levels, each half as large as the
+    one before, all divisible by 8; num_classes.
     """
 
-    def __init__(self, channels: int = 1, widths=(16, 32), num_classes: int = 10, groups: int = 8):
+    def __init__(self, channels: int = 1, size: int = 8, widths=(16, 32), num_classes: int = 10):
         super().__init__()
-        if not widths or any(w % groups for w in widths) or num_classes < 2:
-            given = f"{widths}, {groups} groups and {num_classes} classes"
-            raise ValueError(
-                f"widths divisible by groups, and 2 or more classes, are expected, given {given}"
-            )
-        self.channels, self.factor = channels, 2 ** (len(widths) - 1)  # how far the image shrinks
+        smallest, rest = divmod(size, 2 ** (len(widths) - 1))  # height and width of the coarsest level
+        if size <= 0 or rest or any(width % 8 for width in widths) or num_classes < 2:
+            wanted = "size divisible by 2 for each halving, widths by 8, and 2 classes or more"
+            raise ValueError(f"{wanted} are expected, given {size}, {widths} and {num_classes}")
+        self.image = channels, size, size
         time_dim, width = 4 * widths[0], widths[0]  # as in the U-Net
         self.time_embedding = TimeEmbedding(width, time_dim)
         self.conv_in = nn.Conv2d(channels, width, 3, padding=1)  # from pixels to features
         self.stages = nn.ModuleList()
         for level, out in enumerate(widths):
             last = level == len(widths) - 1  # the coarsest level: attention, and no more halving
-            stage = Stage([width], out, time_dim, groups, attentions=int(last))
+            stage = Stage([width], out, time_dim, groups=8, attentions=int(last))
             if not last:
                 stage.downsamplers.append(Downsample(out))
             self.stages.append(stage)
             width = out  # what the next level gets
-        self.norm_out = nn.GroupNorm(groups, width, eps=1e-6)  # no batch statistics: each image for itself
-        self.head = nn.Linear(width, num_classes)  # from features to classes
+        self.norm_out = nn.GroupNorm(8, width, eps=1e-6)  # each image for itself: no statistics of the batch
+        self.head = nn.Linear(width * smallest**2, num_classes)  # which stroke is where decides the class
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The logits (B, K) of images x (B, C, H, W) at levels t (B,): log p(y | x_t, t) after a softmax."""
-        if not x.is_floating_point() or t.shape != x.shape[:1]:
-            given = f"{x.dtype} and t {tuple(t.shape)}"
-            raise ValueError(f"float images and one t for each are expected, given {given}")
-        if x.ndim != 4 or x.shape[1] != self.channels or any(n % self.factor for n in x.shape[2:]):
-            wanted = f"(B, {self.channels}, H, W) with H and W multiples of {self.factor}"
-            raise ValueError(f"images of shape {wanted} are expected, given {tuple(x.shape)}")
+        """The logits (B, K) of images x (B, C, H, W) at levels t (B,); their softmax is p(y | x_t, t)."""
+        if not x.is_floating_point() or t.shape != x.shape[:1] or x.shape[1:] != self.image:
+            wanted = f"float images of shape (B, {', '.join(map(str, self.image))}) and one t for each"
+            raise ValueError(
+                f"{wanted} are expected, given {x.dtype} {tuple(x.shape)} and t {tuple(t.shape)}"
+            )
         time = F.silu(self.time_embedding(t))  # (B, E) the noise level, for every block
         hidden = self.conv_in(x)  # (B, O, H, W) features of each pixel
         for stage in self.stages:
-            hidden = stage.down(hidden, time, [])  # (B, _, _, _) coarser; nobody will need the skips
-        pooled = F.silu(self.norm_out(hidden)).mean(dim=(2, 3))  # (B, _) the mean over all places
-        logits = self.head(pooled)  # (B, K) one number for each class
+            hidden = stage.down(
+                hidden, time, []
+            )  # (B, _, _, _) coarser; nothing goes up again: no skips kept
+        features = F.silu(self.norm_out(hidden)).flatten(1)  # (B, _) all features of all places in a row
+        logits = self.head(features)  # (B, K) one number for each class
         return logits
 
 
@@ -102,7 +102,7 @@ def train_classifier(
         given = f"{len(x0)} of {x0.dtype} up to {x0.abs().max()}, and {len(y)} classes"
         raise ValueError(f"float images in [-1, 1] and a class for each are expected, given {given}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)  # few digits: keep it small
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.05)  # few digits: small weights
     decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)  # ends at learning rate 0
     for _ in trange(num_steps, desc="train the classifier", mininterval=2):
         rows = torch.randint(len(x0), (batch_size,), generator=generator, device=x0.device)  # (B,) images
@@ -119,17 +119,15 @@ def train_classifier(
 
 # --8<-- [start:guidance]
 def guidance(classifier: nn.Module, y: Tensor, scale: float, xt: Tensor, t: Tensor) -> Tensor:
-    """scale times the gradient of log p(y | x_t, t) with respect to images xt (B, C, H, W), for classes y (B,).
+    """scale times the gradient of log p(y | x_t, t) at images xt (B, C, H, W), for classes y (B,).
 
     The classifier maps images and levels t (B,) to logits (B, K), each row from its own image alone.
     """
     if not 0 <= scale < float("inf"):
         raise ValueError(f"a finite scale >= 0 is expected, given {scale}")
     if y.shape != xt.shape[:1] or t.shape != y.shape or y.is_floating_point():
-        given = f"{y.dtype} {tuple(y.shape)} and t {tuple(t.shape)}"
-        raise ValueError(
-            f"an integer class and a level for each of {len(xt)} images are expected, given {given}"
-        )
+        given = f"y {y.dtype} {tuple(y.shape)} and t {tuple(t.shape)}"
+        raise ValueError(f"an integer class and a level for each image are expected, given {given}")
     with torch.enable_grad():  # the samplers run under no_grad
         x = xt.detach().requires_grad_()  # (B, C, H, W) what we differentiate with respect to
         log_p = classifier(x, t).log_softmax(dim=1)  # (B, K) of every class
@@ -179,11 +177,11 @@ def guided_eps(model: nn.Module, guide, schedule: NoiseSchedule, xt: Tensor, t: 
 
 # --8<-- [start:main]
 TRAIN_STEPS = 600
-CLASSIFIER_STEPS = 400
+CLASSIFIER_STEPS = 500
 
 
 def main() -> None:
-    """Train a diffusion model that knows no classes and a classifier that cannot draw; draw what we ask for."""
+    """Train a model that draws without knowing classes and one that knows them; draw what we ask for."""
     torch.set_num_threads(1)  # so small a network gains little from more, and loses much on a busy machine
     torch.manual_seed(0)  # the same first weights each time
     images, labels = digits()  # (N, 1, 8, 8), (N,)
