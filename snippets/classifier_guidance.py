@@ -1,5 +1,6 @@
-"""Classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233, section 4): a diffusion model that knows no
-classes draws the class asked for, because the gradient of a classifier of noisy images is added at each step.
+"""Classifier guidance (Dhariwal and Nichol 2021, arXiv 2105.05233, section 4): a diffusion model that knows
+no classes draws the class asked for, because the gradient of a classifier of noisy images is added
+at each step.
 
 Shapes: B batch, C channels, H height, W width, K classes, O features, E time embedding, T levels, N images.
 Time is an index, as in ddpm.py: t = 0 is the least noisy level, t = T - 1 is almost pure noise.
