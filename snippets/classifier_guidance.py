@@ -34,16 +34,16 @@ class NoisyClassifier(nn.Module):
     """Read the class of a noisy image, told how noisy it is: the way down of the U-Net, then a linear layer.
 
     Args: channels of the image; size, its height and width; widths of the levels, each half as large as the
-    one before, all divisible by 8; num_classes.
+    one before; num_classes. Halvings have to divide the size, and 8, the groups, every width.
     """
 
-    def __init__(self, channels: int = 1, size: int = 8, widths=(16, 32), num_classes: int = 10):
+    def __init__(self, channels: int = 1, size=(8, 8), widths=(16, 32), num_classes: int = 10):
         super().__init__()
-        smallest, rest = divmod(size, 2 ** (len(widths) - 1))  # height and width of the coarsest level
-        if size <= 0 or rest or any(width % 8 for width in widths) or num_classes < 2:
-            wanted = "size divisible by 2 for each halving, widths by 8, and 2 classes or more"
+        factor = 2 ** (len(widths) - 1)  # how far the image shrinks
+        if any(n <= 0 or n % factor for n in size) or any(w % 8 for w in widths) or num_classes < 2:
+            wanted = f"a size divisible by {factor}, widths divisible by 8 and 2 classes or more"
             raise ValueError(f"{wanted} are expected, given {size}, {widths} and {num_classes}")
-        self.image = channels, size, size
+        self.image = (channels, *size)  # what forward takes
         time_dim, width = 4 * widths[0], widths[0]  # as in the U-Net
         self.time_embedding = TimeEmbedding(width, time_dim)
         self.conv_in = nn.Conv2d(channels, width, 3, padding=1)  # from pixels to features
@@ -56,7 +56,8 @@ class NoisyClassifier(nn.Module):
             self.stages.append(stage)
             width = out  # what the next level gets
         self.norm_out = nn.GroupNorm(8, width, eps=1e-6)  # each image for itself: no statistics of the batch
-        self.head = nn.Linear(width * smallest**2, num_classes)  # which stroke is where decides the class
+        places = (size[0] // factor) * (size[1] // factor)  # pixels of the coarsest level
+        self.head = nn.Linear(width * places, num_classes)  # which stroke is where decides the class
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The logits (B, K) of images x (B, C, H, W) at levels t (B,); their softmax is p(y | x_t, t)."""
@@ -135,7 +136,7 @@ def guidance(classifier: nn.Module, y: Tensor, scale: float, xt: Tensor, t: Tens
         if y.min() < 0 or y.max() >= log_p.shape[1]:
             raise ValueError(f"classes in [0, {log_p.shape[1]}) are expected, given {y}")
         chosen = log_p.gather(1, y[:, None])  # (B, 1) of the class asked for
-        (gradient,) = torch.autograd.grad(chosen.sum(), x)  # (B, C, H, W),  the sum, not the mean
+        gradient = torch.autograd.grad(chosen.sum(), x)[0]  # (B, C, H, W) of the sum, not of the mean
     return scale * gradient
 
 
