@@ -184,7 +184,7 @@ def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: 
 # --8<-- [end:loss]
 
 
-# --8<-- [start:train]
+# --8<-- [start:ema]
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move each averaged weight towards the trained one: decay * average + (1 - decay) * weight."""
@@ -194,6 +194,10 @@ def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
         slow.lerp_(fast, 1 - decay)  # in place: no second copy of the network
 
 
+# --8<-- [end:ema]
+
+
+# --8<-- [start:train]
 def train(
     model: nn.Module, schedule: NoiseSchedule, x0: Tensor, num_steps: int, batch_size: int = 64
 ) -> nn.Module:
