@@ -87,6 +87,22 @@ def classifier_of(size=(4, 6), channels=3, num_classes=7) -> cg.NoisyClassifier:
 # Bayes' rule
 
 
+@pytest.mark.equation("cgd-score")
+def test_score_is_the_expected_noise_in_other_units(schedule):
+    """E[eps | x_t] by summing over clean points of a fine grid, against the gradient of the noisy log-density."""
+    axis = torch.linspace(-3.5, 3.5, 281, dtype=torch.float64)
+    x0 = torch.cartesian_prod(axis, axis)
+    for level in (2, 10, 25):
+        signal, noise = float(schedule.signal[level]), float(schedule.noise[level])
+        for point in ([0.3, -0.4], [-1.0, 0.8]):
+            xt = torch.tensor([point], dtype=torch.float64, requires_grad=True)
+            eps = (xt.detach() - signal * x0) / noise  # the noise, if the clean point was x0
+            weight = (TOY.log_density(x0, 1.0, 0.0) - eps.square().sum(1) / 2).softmax(0)  # p(x0 | xt)
+            score = torch.autograd.grad(TOY.log_density(xt, signal, noise).sum(), xt)[0]
+            torch.testing.assert_close(-(weight @ eps) / noise, score[0], rtol=1e-4, atol=1e-4)
+            assert (-(weight @ eps) - score[0]).abs().max() > 1e-2
+
+
 @pytest.mark.equation("cgd-bayes")
 @pytest.mark.equation("cgd-eps")
 def test_guided_noise_is_the_exact_conditional_noise(schedule, toy_batch, agrees):
@@ -281,7 +297,7 @@ def test_algorithm_1_shifts_a_little_less_than_algorithm_2_in_the_same_step(sche
     before = torch.cat([torch.ones(1).double(), schedule.alpha_bar])[t]
     ratio = alpha.sqrt() * (1 - before) / (1 - schedule.alpha_bar[t])
     torch.testing.assert_close(first, ratio[:, None, None, None] * second)
-    assert ratio[0] == 0 and 0.3 < ratio[1] < 0.7 and 0.8 < ratio[2] < 1  # alike but at the clean end
+    assert ratio[0] == 0 and 0.1 < ratio[1] < 0.3 and 0.8 < ratio[2] < 1  # alike but at the clean end
     paper = ddpm.NoiseSchedule(ddpm.linear_beta())
     ratio = (1 - paper.beta).sqrt() * (1 - paper.alpha_bar_before) / (1 - paper.alpha_bar)
     assert ratio[100:].min() > 0.98
@@ -482,7 +498,7 @@ def test_training_learns_and_repeats(schedule):
             return cg.classifier_loss(model, schedule, many, y.repeat(40), torch.Generator().manual_seed(5)).item()
 
     short, long = trained(2), trained(40)
-    assert loss(long) < 0.5 * loss(short)
+    assert loss(long) < 0.6 * loss(short)
     assert loss(short) == loss(trained(2))  # seeded
     assert not long.training
 

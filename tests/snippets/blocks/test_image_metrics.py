@@ -85,6 +85,7 @@ def slow_coverage(points, centres, k):
     return sum(inside) / len(inside)
 
 
+@pytest.mark.equation("cgd-precision")
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_precision_and_recall_equal_scikit_learns(k, agrees):
     generator = torch.Generator().manual_seed(k)
