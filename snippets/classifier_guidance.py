@@ -7,6 +7,7 @@ Time is an index, as in ddpm.py: t = 0 is the least noisy level, t = T - 1 is al
 """
 
 # --8<-- [start:imports]
+from collections.abc import Callable
 from functools import partial
 
 # --8<-- [end:imports]
@@ -69,9 +70,7 @@ class NoisyClassifier(nn.Module):
         time = F.silu(self.time_embedding(t))  # (B, E) the noise level, for every block
         hidden = self.conv_in(x)  # (B, O, H, W) features of each pixel
         for stage in self.stages:
-            hidden = stage.down(
-                hidden, time, []
-            )  # (B, _, _, _) coarser; nothing goes up again: no skips kept
+            hidden = stage.down(hidden, time, [])  # (B, _, _, _) coarser; nobody will need the skips
         features = F.silu(self.norm_out(hidden)).flatten(1)  # (B, _) all features of all places in a row
         logits = self.head(features)  # (B, K) one number for each class
         return logits
@@ -144,7 +143,9 @@ def guidance(classifier: nn.Module, y: Tensor, scale: float, xt: Tensor, t: Tens
 
 
 # --8<-- [start:algorithm1]
-def shifted_step(guide, schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+def shifted_step(
+    guide: Callable, schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor
+) -> Tensor:
     """Algorithm 1, one level down: DDPM's step, its mean moved by its variance times guide(xt, t)."""
     variance = schedule.at(schedule.beta_tilde, t, xt)  # (B, 1, 1, 1) sigma squared, not sigma
     shift = variance * guide(xt, t)  # (B, C, H, W) towards the class
@@ -153,7 +154,7 @@ def shifted_step(guide, schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Ten
 
 
 def shifted_step_at_mean(
-    guide, schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor
+    guide: Callable, schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor
 ) -> Tensor:
     """The same, but the gradient is taken where the derivation has it: at the mean, one level down."""
     mean = ddpm_step(schedule, xt, t, eps, torch.zeros_like(noise))  # (B, C, H, W) where the step would go
@@ -167,7 +168,7 @@ def shifted_step_at_mean(
 
 
 # --8<-- [start:algorithm2]
-def guided_eps(model: nn.Module, guide, schedule: NoiseSchedule, xt: Tensor, t: Tensor) -> Tensor:
+def guided_eps(model: nn.Module, guide: Callable, schedule: NoiseSchedule, xt: Tensor, t: Tensor) -> Tensor:
     """Algorithm 2: the model's noise minus sqrt(1 - alpha_bar) times guide(xt, t), for any sampler."""
     noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) from a score to a noise
     eps = model(xt, t) - noise * guide(xt, t)  # (B, C, H, W) less of what hides the class
