@@ -1,7 +1,7 @@
-"""How good are drawn digits: a classifier trained on real ones, and the Fréchet distance of its features.
+"""How good are drawn digits: a classifier trained on real ones, and distances of its features.
 
 Fréchet distance of two Gaussians: Dowson and Landau 1982; between network features: Heusel et al. 2017,
-arXiv 1706.08500.
+arXiv 1706.08500. Precision and recall: Kynkäänniemi et al. 2019, arXiv 1904.06991.
 
 Shapes: B batch, D features, N images, M other images.
 """
@@ -86,6 +86,31 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # (D, D)
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()  # ()
     return float(shift + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def precision_recall(real: Tensor, drawn: Tensor, k: int = 3) -> tuple[float, float]:
+    """Precision and recall of drawn features (M, D) against real ones (N, D): two shares, in [0, 1].
+
+    A set covers the balls around its points that reach to each point's k-th nearest other point of the same
+    set, edge included. Precision is the share of drawn points that the real set covers: how many look real.
+    Recall is the share of real points that the drawn set covers: how much of the variety is drawn. Both
+    depend on N, M and k: compare sets of the same sizes only. (Eqs. 1 and 2 of the paper, whose k is 3 too.)
+    ValueError unless both sets have D features and more than k >= 1 rows.
+    """
+    shapes = tuple(real.shape), tuple(drawn.shape)
+    if not len(shapes[0]) == len(shapes[1]) == 2 or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"features (N, D) and (M, D) are expected, given {shapes[0]} and {shapes[1]}")
+    if not 0 < k < min(len(real), len(drawn)):
+        raise ValueError(f"0 < k < N and M is expected, given k = {k}, N = {len(real)} and M = {len(drawn)}")
+    exact = "donot_use_mm_for_euclid_dist"  # a point's distance to itself has to be 0
+    real, drawn = real.double(), drawn.double()  # (N, D), (M, D)
+    # the smallest distance is a point's own, 0, so the k-th other point comes at k + 1
+    reach_real = torch.cdist(real, real, compute_mode=exact).kthvalue(k + 1, dim=1).values  # (N,)
+    reach_drawn = torch.cdist(drawn, drawn, compute_mode=exact).kthvalue(k + 1, dim=1).values  # (M,)
+    distance = torch.cdist(real, drawn, compute_mode=exact)  # (N, M)
+    precision = (distance <= reach_real[:, None]).any(dim=0).double().mean()  # ()
+    recall = (distance <= reach_drawn).any(dim=1).double().mean()  # ()
+    return float(precision), float(recall)
 
 
 def nearest(x: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The judges of drawn digits: closed forms, and a classifier that reads digits it has not seen."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,9 +76,64 @@ def test_nearest_finds_a_planted_twin():
     torch.testing.assert_close(distance, brute, rtol=1e-3, atol=1e-4)
 
 
+def slow_coverage(points, centres, k):
+    """The share of points that lie in a k-nearest-neighbour ball of the centres, by scikit-learn."""
+    from sklearn.neighbors import NearestNeighbors
+
+    radius = NearestNeighbors(n_neighbors=k, algorithm="ball_tree").fit(centres).kneighbors()[0][:, -1]
+    inside = [any(np.linalg.norm(p - c) <= r for c, r in zip(centres, radius, strict=True)) for p in points]
+    return sum(inside) / len(inside)
+
+
+@pytest.mark.equation("cgd-precision")
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_and_recall_equal_scikit_learns(k, agrees):
+    generator = torch.Generator().manual_seed(k)
+    real = torch.randn(70, 4, generator=generator, dtype=torch.float64)
+    drawn = 0.6 * torch.randn(50, 4, generator=generator, dtype=torch.float64) + 0.8
+    ours = torch.tensor(metrics.precision_recall(real, drawn, k), dtype=torch.float64)
+    theirs = [slow_coverage(drawn.numpy(), real.numpy(), k), slow_coverage(real.numpy(), drawn.numpy(), k)]
+    theirs = torch.tensor(theirs, dtype=torch.float64)
+    agrees(ours, theirs, "sklearn.neighbors.NearestNeighbors", 1e-10)
+    assert 0.05 < theirs.min() and theirs.max() < 0.98 and (theirs[0] - theirs[1]).abs() > 0.05  # they can differ
+    other = torch.tensor(metrics.precision_recall(real, drawn, k + 1), dtype=torch.float64)
+    swapped = torch.tensor(metrics.precision_recall(drawn, real, k), dtype=torch.float64)
+    assert (other - theirs).abs().max() > 0.01  # negative control: a ball of another size,
+    assert (swapped.flip(0) - theirs).abs().max() == 0 and (swapped - theirs).abs().max() > 0.05  # or the sets swapped
+
+
+def test_precision_and_recall_know_copies_collapse_and_rubbish():
+    generator = torch.Generator().manual_seed(0)
+    # eight tight clusters, far apart
+    centre = 100 * torch.arange(8.0).repeat_interleave(10)[:, None]
+    real = centre + torch.randn(80, 3, generator=generator)
+    assert metrics.precision_recall(real, real.clone()) == (1.0, 1.0)
+    assert metrics.precision_recall(real, real[:20].repeat(3, 1) + 1e-3) == (1.0, pytest.approx(0.25))  # two of eight
+    assert metrics.precision_recall(real, real + 50.0) == (0.0, 0.0)  # between the clusters
+    half = torch.cat([real[::2], real[::2] + 50.0])
+    assert metrics.precision_recall(real, half) == (0.5, pytest.approx(1, abs=0.1))
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
+    assert metrics.precision_recall(real @ turn, half @ turn) == metrics.precision_recall(real, half)
+
+
+def test_precision_and_recall_count_the_edge_of_a_ball_and_not_the_point_itself():
+    real = torch.tensor([[0.0], [1.0], [3.0]])  # balls of k = 1: radius 1, 1 and 2; of k = 2: 3, 2, 3
+    drawn = torch.tensor([[-1.0], [-1.5], [5.0], [5.5]])
+    assert metrics.precision_recall(real, drawn, k=1)[0] == 0.5  # -1 and 5 lie on edges, the others outside
+    assert metrics.precision_recall(drawn, real, k=1)[1] == 0.5  # the same for recall
+    assert metrics.precision_recall(real, drawn, k=2)[0] == 1.0
+    assert metrics.precision_recall(real, drawn, k=1)[1] == 0.0  # no radius is above 0.5
+
+
 @pytest.mark.parametrize(
     "call, given",
     [
+        (lambda: metrics.precision_recall(torch.zeros(9, 3), torch.zeros(9, 2)), "given \\(9, 3\\) and \\(9, 2\\)"),
+        (lambda: metrics.precision_recall(torch.zeros(9, 3, 1), torch.zeros(9, 3)), "given \\(9, 3, 1\\)"),
+        (lambda: metrics.precision_recall(torch.zeros(9, 3), torch.zeros(9)), "given \\(9, 3\\) and \\(9,\\)"),
+        (lambda: metrics.precision_recall(torch.zeros(3, 2), torch.zeros(9, 2)), "k = 3, N = 3 and M = 9"),
+        (lambda: metrics.precision_recall(torch.zeros(9, 2), torch.zeros(3, 2)), "k = 3, N = 9 and M = 3"),
+        (lambda: metrics.precision_recall(torch.zeros(9, 2), torch.zeros(9, 2), k=0), "k = 0"),
         (lambda: metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3)), "given \\(1, 3\\)"),
         (lambda: metrics.frechet_distance(torch.zeros(4, 3), torch.zeros(4, 2)), "given \\(4, 3\\), \\(4, 2\\)"),
         (lambda: metrics.DigitClassifier()(torch.zeros(4, 3, 8, 8)), "given \\(4, 3, 8, 8\\)"),
