@@ -335,6 +335,27 @@ def exploding(x: Tensor, score: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tens
 # --8<-- [end:bridge]
 
 
+# --8<-- [start:borrow]
+class DDPMNetwork(nn.Module):
+    """A network trained by DDPM, for a ScoreNetwork of spread 1: level i of the ladder is its time t[i]."""
+
+    def __init__(self, unet: nn.Module, shape: tuple[int, int, int], t: Tensor):
+        super().__init__()
+        if t.ndim != 1 or t.is_floating_point() or (t.diff() >= 0).any():
+            raise ValueError(f"a descending row of integers t is expected, given {t}")
+        self.unet, self.shape = unet, shape
+        self.register_buffer("t", t)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """The noise (B, D) in DDPM's rows x (B, D)."""
+        images = x.unflatten(1, self.shape)  # (B, C, H, W)
+        eps = self.unet(images, self.t[level]).flatten(1)  # (B, D)
+        return eps
+
+
+# --8<-- [end:borrow]
+
+
 # --8<-- [start:main]
 POINT_STEPS, DIGIT_STEPS = 1500, 600
 

@@ -130,9 +130,10 @@ def test_the_analytic_score_minimises_the_loss_on_gaussian_data():
         sigma = torch.tensor([one], dtype=torch.float64)
         at_minimum = loss(gaussian(s, sigma), sigma)
         assert abs(at_minimum - s**2 / (s**2 + one**2)) < 0.01
+        right = gaussian(s, sigma)
         for factor in (0.9, 1.1):  # any other slope is worse
-            assert loss(lambda x, level, f=factor: f * gaussian(s, sigma)(x, level), sigma) > at_minimum
-        x = torch.cat([x0 + one * torch.randn(x0.shape, generator=generator, dtype=x0.dtype)])
+            assert loss(lambda x, level, right=right, f=factor: f * right(x, level), sigma) > at_minimum
+        x = x0 + one * torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
         slope = (x * -(x - x0) / one**2).mean() / (x * x).mean()  # least squares
         assert abs(slope * (s**2 + one**2) + 1) < 0.02 + 0.03 / one
     toy, sigma = toy2d(), torch.tensor([0.3], dtype=torch.float64)  # and on the mixture the true score
@@ -178,7 +179,7 @@ def test_training_learns_the_score_and_repeats():
             return (model(x, level) - exact()(x, level)).square().mean() / exact()(x, level).square().mean()
 
     short, long = trained(5), trained(250)
-    assert error(long) < 0.05 < error(short)
+    assert error(long) < 0.1 < 0.5 < error(short)
     assert all(torch.equal(a, b) for a, b in zip(short.parameters(), trained(5).parameters(), strict=True))
     assert not long.training
     first = ncsn.ScoreNetwork(ncsn.PointNetwork(L, 32), LADDER, 1.2)
@@ -256,15 +257,11 @@ def test_leftover_is_the_variance_that_annealing_leaves():
         assert least <= min(ncsn.leftover(rate * f, gamma, num_steps) for f in (0.9, 1.1))
         x = torch.randn(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * LADDER[0] * gamma
         x = last(ncsn.annealed_langevin(point, LADDER, x, epsilon, num_steps, torch.Generator().manual_seed(0)))
-        levels = range(L)
-        variance = gamma**2
-        for _ in levels:  # the ladder's levels one after the other
-            variance = ncsn_variance(variance, rate, num_steps) * gamma**2
-        assert abs(x.var() / LADDER[-1] ** 2 / (variance / gamma**2) - 1) < 0.03
-
-
-def ncsn_variance(start: float, rate: float, num_steps: int) -> float:
-    return ncsn.leftover(rate, start**0.5, num_steps)
+        arriving = gamma**2  # variance over sigma^2 at the beginning of a level
+        for _ in range(L):
+            left = ncsn.leftover(rate, arriving**0.5, num_steps)
+            arriving = gamma**2 * left
+        assert abs(x.var() / LADDER[-1] ** 2 / left - 1) < 0.03
 
 
 @pytest.mark.equation("ncsn-tweedie")
@@ -291,9 +288,9 @@ def test_naive_langevin_gets_the_weights_wrong_and_annealed_right():
     start = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0)) * 16 - 8
     generator = torch.Generator().manual_seed(1)
     plain = lambda x, level: toy.score(x, 1.0, 0.0).float()  # noqa: E731
-    naive = last(ncsn.langevin(plain, 0, start, 0.005, 1000, generator))
+    naive = last(ncsn.langevin(plain, 0, start[:1000], 0.005, 2000, generator))
     assert (weights_drawn(naive) - toy.weights).abs().max() > 0.15
-    annealed = last(ncsn.annealed_langevin(exact(sigma), sigma, start, 0.4 * 0.05**2, 50, generator))
+    annealed = last(ncsn.annealed_langevin(exact(sigma), sigma, start, 0.4 * 0.05**2, 100, generator))
     annealed = ncsn.denoise(exact(sigma), sigma, annealed)
     assert (weights_drawn(annealed) - toy.weights).abs().max() < 0.02
 
@@ -325,20 +322,21 @@ def diffusers_sde() -> ScoreSdeVeScheduler:
 @pytest.mark.equation("ncsn-reverse")
 def test_reverse_step_equals_diffusers_predictor(batch, agrees):
     _, _, score, x = batch
-    theirs = diffusers_sde()
+    theirs, ours, out, means, expected = diffusers_sde(), [], [], [], []
     for index in range(L):  # theirs ascends: index 0 is the cleanest, and steps to 0
         time = torch.tensor((index + 0.5 * (index < L - 1)) / (L - 1))  # it rounds down
-        out = theirs.step_pred(score, time, x, generator=torch.Generator().manual_seed(index))
+        their = theirs.step_pred(score, time, x, generator=torch.Generator().manual_seed(index))
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(index), dtype=x.dtype)
         sigma = float(LADDER[L - 1 - index])
         lower = float(LADDER[L - index]) if index else 0.0
-        agrees(
-            ncsn.reverse_step(x, score, sigma, lower, noise), out.prev_sample, "diffusers.ScoreSdeVeScheduler", 1e-10
-        )
-        mean = ncsn.reverse_step(x, score, sigma, lower, 0 * noise)
-        agrees(mean, out.prev_sample_mean, "diffusers.ScoreSdeVeScheduler", 1e-10)
+        ours.append(ncsn.reverse_step(x, score, sigma, lower, noise))
+        out.append(their.prev_sample)
+        means.append(ncsn.reverse_step(x, score, sigma, lower, 0 * noise))
+        expected.append(their.prev_sample_mean)
         less = ncsn.ancestral_step(x, score, sigma, lower, noise)
-        assert (less - out.prev_sample).abs().max() > 1e-3  # diffusers cites the other rule, and does not use it
+        assert (less - out[-1]).abs().max() > 1e-3  # diffusers cites the other rule, and does not use it
+    agrees(torch.stack(ours), torch.stack(out), "diffusers.ScoreSdeVeScheduler", 1e-10)
+    agrees(torch.stack(means), torch.stack(expected), "diffusers.ScoreSdeVeScheduler", 1e-10)
 
 
 def test_whole_reverse_sde_equals_diffusers(agrees):
@@ -362,9 +360,8 @@ def test_ancestral_step_has_the_noise_of_the_posterior():
     noise = ncsn.ancestral_step(*point_move(0.0, 0.0, sigma), sigma, lower, torch.ones(1, 1)).item()
     assert abs(gain**2 * sigma**2 + noise**2 - lower**2) < 1e-6
     more = ncsn.reverse_step(*point_move(0.0, 0.0, sigma), sigma, lower, torch.ones(1, 1)).item()
-    assert (
-        abs((gain**2 * sigma**2 + more**2) / lower**2 - (1 / 1.5**2 * lower**2 / sigma**2 * 1.5**2 + 16 / 9 - 1)) < 1e-6
-    )
+    ratio = sigma**2 / lower**2
+    assert abs((gain**2 * sigma**2 + more**2) / lower**2 - (1 / ratio + ratio - 1)) < 1e-6
     x, score, noise = torch.randn(3, 5, 6)
     zero = ncsn.ancestral_step(x, score, sigma, 0.0, noise)
     torch.testing.assert_close(zero, x + sigma**2 * score)  # Tweedie's formula
@@ -385,7 +382,7 @@ def test_ode_carries_gaussians_to_gaussians():
     assert len(path) == 61 and torch.equal(path[0], x)
     shrink = lambda lower: ((s**2 + lower**2) / (s**2 + 16)) ** 0.5  # noqa: E731
     torch.testing.assert_close(path[-2], x * shrink(0.05), rtol=1e-3, atol=0)
-    torch.testing.assert_close(path[-1], x * shrink(0.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(path[-1], x * shrink(0.0), rtol=2e-3, atol=0)  # the last step is Euler's
     torch.testing.assert_close(path[30], x * shrink(float(sigma[30])), rtol=1e-3, atol=0)
     euler = x
     for level in range(59):
@@ -445,6 +442,28 @@ def test_ode_step_is_ddim_in_other_coordinates():
     torch.testing.assert_close(moved, ddim)
     ancestral = ncsn.ancestral_step(wide, score, float(sigma[0]), float(lower[0]), eps) * there.sqrt()[:, None]
     torch.testing.assert_close(ancestral, ddpm.ddim_step(schedule, x4, t, target, eps4, 1.0, eps4).view(5, 6))
+
+
+def test_a_network_of_ddpm_draws_through_the_ode():
+    """The weights of the DDPM lab, as they are, in this module's network and samplers."""
+    schedule, unet = ddpm.NoiseSchedule(ddpm.linear_beta()), ddpm.UNet(1, (24, 48))
+    unet.load_state_dict(load_file(ROOT / "docs/weights/Diffusion.safetensors"))
+    t = torch.linspace(999, 0, 40).round().long()
+    sigma = ((1 - schedule.alpha_bar) / schedule.alpha_bar).sqrt()[t]
+    model = ncsn.ScoreNetwork(ncsn.DDPMNetwork(unet.eval(), (1, 8, 8), t), sigma, spread=1.0)
+    torch.testing.assert_close(model.shrink, schedule.signal[t])  # unit scale is DDPM's scale
+    x, level = torch.randn(5, 64), torch.tensor([0, 1, 20, 30, 39])
+    with torch.no_grad():
+        eps = unet(x.view(5, 1, 8, 8), t[level]).view(5, 64)
+        alpha_bar = schedule.alpha_bar[t[level]].float()
+        wide, score, _ = ncsn.exploding(x, ncsn.score_from_eps(eps, alpha_bar), alpha_bar)
+        torch.testing.assert_close(model(wide, level), score, rtol=1e-3, atol=1e-4)
+    drawn = last(ncsn.sample_ode(model, sigma, float(sigma[0]) * torch.randn(40, 64))).view(40, 1, 8, 8)
+    judge = train_classifier(*digits(), epochs=12)
+    with torch.no_grad():
+        reading = judge(drawn.clamp(-1, 1)).softmax(1).max(1)
+    assert (reading.values > 0.9).float().mean() > 0.7
+    assert len(reading.indices.unique()) >= 8
 
 
 # the program
@@ -519,7 +538,7 @@ def test_wrong_examples_and_levels_are_refused(call):
         (lambda: ncsn.ScoreNetwork(Answer(0.0), LADDER.flip(0), 1.0), "a descending row.*given tensor"),
         (lambda: ncsn.ScoreNetwork(Answer(0.0), LADDER[None], 1.0), "a descending row"),
         (lambda: ncsn.ScoreNetwork(Answer(0.0), LADDER[:0], 1.0), "a descending row"),
-        (lambda: ncsn.ScoreNetwork(Answer(0.0), LADDER - 0.05, 1.0), "sigma > 0"),
+        (lambda: ncsn.ScoreNetwork(Answer(0.0), LADDER - 0.06, 1.0), "sigma > 0"),
         (lambda: ncsn.ScoreNetwork(Answer(0.0), LADDER, 0.0), "spread > 0 are expected.*0.0"),
         (lambda: ncsn.noise_like(X.long(), G), "float examples.*given torch.int64"),
         (lambda: ncsn.noise_like(X[0], G), "\\(B, D\\) are expected, given torch.float32 \\(6,\\)"),
@@ -542,7 +561,10 @@ def test_wrong_examples_and_levels_are_refused(call):
         (lambda: ncsn.ancestral_step(X, X, 1.0, 2.0, X), "given 2.0, 1.0"),
         (lambda: ncsn.ode_step(X, X, 1.0, 1.0), "0 <= lower < sigma is expected, given 1.0, 1.0"),
         (lambda: ncsn.ode_step(X, X, 1.0, -1.0), "given -1.0, 1.0"),
-        (lambda: ncsn.score_from_eps(X, torch.tensor(0.5)), "one alpha_bar in \\[0, 1\\).*given tensor\\(0.5"),
+        (lambda: ncsn.DDPMNetwork(nn.Identity(), (1, 2, 3), torch.arange(5)), "a descending row of integers t.*tensor"),
+        (lambda: ncsn.DDPMNetwork(nn.Identity(), (1, 2, 3), torch.zeros(2, 2).long()), "a descending row"),
+        (lambda: ncsn.DDPMNetwork(nn.Identity(), (1, 2, 3), torch.tensor([2.0, 1.0])), "integers t"),
+        (lambda: ncsn.score_from_eps(X, torch.tensor(0.5)), "one alpha_bar in \\[0, 1\\).*given 0.5"),
         (lambda: ncsn.score_from_eps(X, torch.ones(5)), "in \\[0, 1\\).*given tensor\\(\\[1"),
         (lambda: ncsn.score_from_eps(X, -torch.ones(5)), "given tensor\\(\\[-1"),
     ],
