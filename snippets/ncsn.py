@@ -357,7 +357,7 @@ class DDPMNetwork(nn.Module):
 
 
 # --8<-- [start:main]
-POINT_STEPS, DIGIT_STEPS = 1500, 600
+POINT_STEPS, DIGIT_STEPS = 1000, 600
 
 
 def draw_points() -> Tensor:
@@ -371,7 +371,7 @@ def draw_points() -> Tensor:
     steps = annealed_langevin(model, sigma, x, 0.4 * float(sigma[-1]) ** 2, 50, generator)
     x = denoise(model, sigma, deque(steps, maxlen=1)[0])  # (2000, 2) the last of all steps, cleaned
     share = toy.log_posterior(x, 1.0, 0.0).exp().mean(dim=0)  # (3,)
-    print("weights drawn", [round(w, 2) for w in share.tolist()], "true", toy.weights.tolist())
+    print("shares of the blobs", [round(w, 2) for w in share.tolist()], "for 0.5, 0.3 and 0.2")
     return x
 
 
@@ -395,6 +395,7 @@ def main() -> None:
     x = draw_points()  # (2000, 2)
     figure, axis = plt.subplots(figsize=(4, 4))
     axis.plot(*x.T, ".", markersize=2)
+    axis.set_aspect("equal")
     figure.savefig("points.png", dpi=150)
     plt.close(figure)
     save_grid("digits.png", draw_digits())
