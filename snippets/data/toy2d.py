@@ -8,6 +8,7 @@ variance-exploding process (NCSN) has signal = 1, a variance-preserving one (DDP
 Shapes: B points, K components.
 """
 
+# --8<-- [start:toy2d]
 import torch
 from torch import Tensor
 
@@ -79,3 +80,6 @@ def toy2d() -> Toy2D:
     """The mixture of the posts: three Gaussians of unequal weight, mean and width, off centre."""
     means = torch.tensor([[-1.5, -0.6], [1.2, -0.9], [0.4, 1.5]])  # (3, 2)
     return Toy2D(torch.tensor([0.5, 0.3, 0.2]), means, torch.tensor([0.25, 0.4, 0.15]))
+
+
+# --8<-- [end:toy2d]
