@@ -357,7 +357,8 @@ class DDPMNetwork(nn.Module):
 
 
 # --8<-- [start:main]
-POINT_STEPS, DIGIT_STEPS = 1000, 600
+POINT_STEPS = 1000
+DIGIT_STEPS = 600
 
 
 def draw_points() -> Tensor:
