@@ -444,6 +444,13 @@ def test_ode_step_is_ddim_in_other_coordinates():
     torch.testing.assert_close(ancestral, ddpm.ddim_step(schedule, x4, t, target, eps4, 1.0, eps4).view(5, 6))
 
 
+def test_a_network_of_ddpm_is_asked_for_images_at_its_own_times():
+    unet, x = Answer(0.3), torch.randn(5, 96)
+    eps = ncsn.DDPMNetwork(unet, (3, 4, 8), torch.tensor([900, 300, 7]))(x, torch.tensor([0, 1, 2, 1, 0]))
+    assert torch.equal(unet.asked[0], x.view(5, 3, 4, 8)) and unet.asked[1].tolist() == [900, 300, 7, 300, 900]
+    torch.testing.assert_close(eps, torch.full((5, 96), 0.3))
+
+
 def test_a_network_of_ddpm_draws_through_the_ode():
     """The weights of the DDPM lab, as they are, in this module's network and samplers."""
     schedule, unet = ddpm.NoiseSchedule(ddpm.linear_beta()), ddpm.UNet(1, (24, 48))
