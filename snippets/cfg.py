@@ -44,7 +44,8 @@ class ClassEncoder(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """Vectors (B, E) of classes (B,); ValueError for a number that is no class and not `null`."""
-        if condition.ndim != 1 or condition.min() < 0 or condition.max() > self.null:
+        whole = condition.ndim == 1 and len(condition) and not condition.is_floating_point()
+        if not whole or condition.min() < 0 or condition.max() > self.null:
             raise ValueError(f"classes (B,) from 0 to {self.null} (none) are expected, given {condition}")
         embedding = self.embedding(condition)  # (B, E)
         return embedding
@@ -67,10 +68,11 @@ class CaptionEncoder(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """Vectors (B, E) of captions (B, L), numbers of words, 0 is padding; ValueError for unknown words."""
-        words, shape = self.embedding.num_embeddings, (len(condition), len(self.null))
-        if condition.shape != shape or condition.min() < 0 or condition.max() >= words:
-            given = f"{tuple(condition.shape)} from {condition.min()} to {condition.max()}"
-            raise ValueError(f"captions {shape} of words from 0 to {words - 1} are expected, given {given}")
+        words, length = self.embedding.num_embeddings, len(self.null)
+        whole = condition.ndim == 2 and len(condition) and not condition.is_floating_point()
+        if not whole or condition.shape[1] != length or condition.min() < 0 or condition.max() >= words:
+            wanted = f"captions (B, {length}) of whole numbers from 0 to {words - 1}"
+            raise ValueError(f"{wanted} are expected, given {tuple(condition.shape)}, {condition}")
         there = (condition > 0)[:, None]  # (B, 1, L) where there is a word
         word = self.embedding(condition).transpose(1, 2) * there  # (B, E, L)
         word = F.silu(self.conv_1(word)) * there  # (B, E, L) "red circle at the top left"
@@ -134,10 +136,10 @@ class SceneUNet(ConditionalUNet):
         layout = self.layout(told).view(-1, 16, 4, 4)  # (B, 16, 4, 4) what goes where
         cells = F.pixel_unshuffle(x, 2)  # (B, 4 * C, _, _) half of H and W
         layout = F.interpolate(layout, size=cells.shape[2:])  # (B, 16, _, _) as large
-        x0 = self.denoise(
-            torch.cat([cells, layout], dim=1), self.time_embedding(t) + told
-        )  # (B, 4 * C, _, _)
-        return F.pixel_shuffle(x0, 2)
+        cells = torch.cat([cells, layout], dim=1)  # (B, _, _, _) side by side
+        cells = self.denoise(cells, self.time_embedding(t) + told)  # (B, 4 * C, _, _)
+        x0 = F.pixel_shuffle(cells, 2)  # (B, C, H, W)
+        return x0
 
 
 # --8<-- [end:scene-network]
@@ -149,7 +151,7 @@ def drop_condition(condition: Tensor, null: Tensor, share: float, generator: tor
     if not 0 <= share <= 1:
         raise ValueError(f"a share in [0, 1] is expected, given {share}")
     dropped = torch.rand(len(condition), generator=generator, device=condition.device) < share  # (B,)
-    told = condition.clone()
+    told = condition.clone()  # as long as it was
     told[dropped] = null
     return told
 
@@ -233,6 +235,8 @@ def guided(
 
     phi from 0 to 1 is the share of guidance rescale, see `rescale`.
     """
+    if not 0 <= phi <= 1:
+        raise ValueError(f"phi in [0, 1] is expected, given {phi}")
     null = model.encoder.null.expand_as(condition)  # like the condition: (B,) or (B, L)
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
@@ -249,13 +253,15 @@ def guided(
 
 
 # --8<-- [start:remedies]
-def rescale(guided: Tensor, told: Tensor, phi: float) -> Tensor:
+def rescale(beyond: Tensor, told: Tensor, phi: float) -> Tensor:
     """Guidance rescale (Lin et al. 2023, Eqs. 15 and 16): shrink towards the told one's deviation."""
-    if not 0 <= phi <= 1:
-        raise ValueError(f"phi in [0, 1] is expected, given {phi}")
-    size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (guided, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
-    shrunk = guided * (wanted / size)  # (B, C, H, W) as large as told
-    return phi * shrunk + (1 - phi) * guided
+    if beyond.ndim != 4 or told.shape != beyond.shape:
+        given = f"{tuple(beyond.shape)} and {tuple(told.shape)}"
+        raise ValueError(f"two predictions (B, C, H, W) are expected, given {given}")
+    size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (beyond, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
+    factor = phi * wanted / size.clamp(min=1e-8) + (1 - phi)  # (B, 1, 1, 1) 1 if phi is 0
+    shrunk = factor * beyond  # (B, C, H, W) at phi = 1 as large as told
+    return shrunk
 
 
 def dynamic_threshold(x0: Tensor, share: float = 0.9) -> Tensor:
@@ -285,8 +291,11 @@ def with_x0(schedule: NoiseSchedule, predict: Callable, adjust: Callable) -> Cal
 # --8<-- [start:keep]
 def keep_pixels(pictures: Tensor, known: Tensor) -> Callable:
     """A correction of guesses: the known pixels (a mask that broadcasts to the pictures) are put back."""
-    if known.dtype != torch.bool or known.all():
-        raise ValueError(f"a mask of bools with something to fill is expected, given {known}")
+    pairs = zip(known.shape[::-1], pictures.shape[::-1], strict=False)  # sizes from the last one on
+    fits = known.ndim <= pictures.ndim == 4 and all(size in (1, whole) for size, whole in pairs)
+    if known.dtype != torch.bool or known.all() or not fits:
+        wanted = f"a mask of bools for {tuple(pictures.shape)} with something to fill"
+        raise ValueError(f"{wanted} is expected, given {known.dtype} {tuple(known.shape)} {known}")
 
     def adjust(x0: Tensor) -> Tensor:
         x0 = torch.where(known, pictures, x0.clamp(-1, 1))  # (B, C, H, W)
@@ -305,12 +314,16 @@ def shrink(x: Tensor) -> Tensor:
 
 def keep_small(small: Tensor, rounds: int = 20) -> Callable:
     """A correction of guesses: they shrink to `small`, and stay in [-1, 1] the better the more rounds."""
-    if rounds <= 0:
-        raise ValueError(f"rounds > 0 are expected, given {rounds}")
+    if rounds <= 0 or small.ndim != 4 or small.abs().max() > 1:
+        given = f"{rounds} and {tuple(small.shape)} up to {small.abs().max()}"
+        raise ValueError(f"rounds > 0 and images (B, C, H, W) in [-1, 1] are expected, given {given}")
 
     def adjust(x0: Tensor) -> Tensor:
         for _ in range(rounds):
             x0 = x0.clamp(-1, 1)  # (B, C, H, W)
+            if shrink(x0).shape != small.shape:
+                given = f"{tuple(x0.shape)} for {tuple(small.shape)}"
+                raise ValueError(f"guesses twice as large as what is known are expected, given {given}")
             missing = small - shrink(x0)  # (B, C, H // 2, W // 2) what each square lacks
             x0 = x0 + missing.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # (B, C, H, W)
         return x0
@@ -327,7 +340,8 @@ def restore(
     generator: torch.Generator,
 ) -> Tensor:
     """Images (B, C, H, W) from noise xt that agree with what is known: every guess is corrected by `keep`."""
-    drawn = sample_ddim(with_x0(schedule, predict, keep), schedule, xt, num_steps, 1.0, generator)
+    corrected = with_x0(schedule, predict, keep)  # a prediction of the noise, like any other
+    drawn = sample_ddim(corrected, schedule, xt, num_steps, 1.0, generator)  # (B, C, H, W)
     return keep(drawn)
 
 
@@ -335,11 +349,13 @@ def restore(
 
 
 # --8<-- [start:text]
-SCENE_STEPS = 4000
+SCENE_STEPS = 5000
 
 
 def text_to_image(prompts: list[str], scale: float = 3.0) -> Tensor:
     """Train on 6,000 drawn scenes and their captions, then draw a picture (3, 32, 32) for each prompt."""
+    if not prompts:
+        raise ValueError(f"at least one prompt is expected, given {prompts}")
     asked = encode_captions(prompts)  # (B, L) first, so that a word that is unknown costs no training
     examples = scenes(6000, torch.Generator().manual_seed(1))  # no red square is among them
     pictures = torch.stack([scene.picture for scene in examples])  # (N, 3, 32, 32)
@@ -352,7 +368,10 @@ def text_to_image(prompts: list[str], scale: float = 3.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(prompts), 3, 32, 32, generator=generator)  # (B, 3, 32, 32)
     predict = guided(model, schedule, asked, scale)
-    return sample_ddim(predict, schedule, noise, num_steps=50, eta=0.0, generator=generator)
+    drawn = sample_ddim(
+        predict, schedule, noise, num_steps=50, eta=0.0, generator=generator
+    )  # (B, 3, 32, 32)
+    return drawn
 
 
 # --8<-- [end:text]
