@@ -174,9 +174,10 @@ def test_pictures_follow_the_scheme_which_is_the_systems_until_chosen_and_rememb
 def test_a_block_of_code_can_be_copied(tab, site):
     tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     tab.go(POSTS[0])
-    tab.page.locator("article .language-python").first.get_by_role("button", name="Copy").click()
+    open_block = "article .language-python:not(details .language-python)"  # the first one that is not folded
+    tab.page.locator(open_block).first.get_by_role("button", name="Copy").click()
     expect(tab.page.get_by_role("button", name="Copied")).to_be_visible()
-    code = site.pages[POSTS[0]].select_one("article .language-python pre").text
+    code = site.pages[POSTS[0]].select_one(open_block).select_one("pre").text
     assert tab.page.evaluate("navigator.clipboard.readText()") == code
 
 
