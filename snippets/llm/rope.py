@@ -368,12 +368,12 @@ def train(model: nn.Module, codes: Tensor, num_steps: int, length: int = 128, ra
     if num_steps < 1 or len(codes) <= length:
         given = f"{num_steps} steps, {len(codes)} codes"
         raise ValueError(f"num_steps >= 1 and more than {length} codes are expected, given {given}")
-    generator = torch.Generator().manual_seed(0)  # the same windows for each model
+    generator = torch.Generator(codes.device).manual_seed(0)  # the same windows for each model
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=num_steps + 1, pct_start=0.1)
-    offsets = torch.arange(length + 1)  # (T + 1,)
+    offsets = torch.arange(length + 1, device=codes.device)  # (T + 1,)
     for _ in trange(num_steps, desc="train", mininterval=2):
-        start = torch.randint(len(codes) - length, (8, 1), generator=generator)  # (B, 1)
+        start = torch.randint(len(codes) - length, (8, 1), generator=generator, device=codes.device)  # (B, 1)
         window = codes[start + offsets]  # (B, T + 1)
         logits = model(window[:, :-1])  # (B, T, 256)
         loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())  # () nats for each byte
@@ -393,8 +393,8 @@ def passages(codes: Tensor, count: int, length: int = 1024) -> Tensor:
     """`count` passages (B, length + 1) of codes (N,), evenly spread over them."""
     if count < 1 or len(codes) < count * length + 1:
         raise ValueError(f"at least {count} * {length} + 1 codes are expected, given {len(codes)}")
-    start = torch.linspace(0, len(codes) - length - 1, count).long()  # (B,)
-    passage = codes[start[:, None] + torch.arange(length + 1)]  # (B, _)
+    start = torch.linspace(0, len(codes) - length - 1, count, dtype=torch.float64).long()  # (B,)
+    passage = codes[(start[:, None] + torch.arange(length + 1)).to(codes.device)]  # (B, _)
     return passage
 
 

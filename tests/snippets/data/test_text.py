@@ -37,7 +37,7 @@ def test_topics_are_those_of_help():
     assert len(seen) > 60
     for name in ("assert", "comparisons", "specialnames"):
         ours, paragraphs = documents()[f"topic {name}"], theirs[name].strip().split("\n\n")
-        assert sum(p in ours for p in paragraphs) > 0.6 * len(paragraphs)  # the others are in earlier documents
+        assert sum(p in ours for p in paragraphs) > 0.5 * len(paragraphs)  # the others are in earlier documents
 
 
 def test_documents_hold_docstrings_of_the_library_once():
@@ -51,7 +51,7 @@ def test_documents_hold_docstrings_of_the_library_once():
 
 def test_no_module_is_imported_by_reading():
     """antigravity opens a browser and `this` prints: their docstrings are read, they are not run."""
-    code = "import sys; from snippets.data.text import documents; documents(); print('this' in sys.modules, len(sys.modules))"
+    code = "import sys; from snippets.data.text import documents; documents(); print('this' in sys.modules)"
     root = Path(module.__file__).resolve().parents[2]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.startswith("False")
