@@ -319,24 +319,24 @@ class Alibi(nn.Module):
 class Block(nn.Module):
     """Attention, then a two-layer network, each on normalised features and added to them."""
 
-    def __init__(self, position: nn.Module, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int):
         super().__init__()
-        self.position, self.num_heads = position, num_heads
+        self.num_heads = num_heads
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, position: nn.Module) -> Tensor:
         qkv = self.to_qkv(self.norm_1(x)).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, D)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D), (B, H, T, D), (B, H, T, D)
-        mixed = self.position(query, key, value).transpose(1, 2).flatten(2)  # (B, T, W) heads side by side
+        mixed = position(query, key, value).transpose(1, 2).flatten(2)  # (B, T, W) heads side by side
         x = x + self.to_out(mixed)  # (B, T, W)
         x = x + self.mlp(self.norm_2(x))  # (B, T, W)
         return x
 
 
 class Decoder(nn.Module):
-    """A small language model over bytes. Only `position`, shared by all layers, knows where a byte stands."""
+    """A small language model over bytes. Only `position`, the same in all layers, knows where bytes are."""
 
     def __init__(self, position: nn.Module, width: int = 128, num_heads: int = 4, num_layers: int = 2):
         super().__init__()
@@ -345,7 +345,7 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(256, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.position = position
-        self.blocks = nn.ModuleList(Block(position, width, num_heads) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 256)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -354,7 +354,7 @@ class Decoder(nn.Module):
             raise ValueError(f"integers (B, T) are expected, given {codes.dtype} {tuple(codes.shape)}")
         x = self.position.embed(self.embedding(codes))  # (B, T, W)
         for block in self.blocks:
-            x = block(x)  # (B, T, W)
+            x = block(x, self.position)  # (B, T, W)
         logits = self.head(self.norm(x))  # (B, T, 256)
         return logits
 
