@@ -199,7 +199,7 @@ def dynamic_ntk(dim: int, length: int, trained: int, factor: float = 1.0, base: 
 def by_parts(theta: Tensor, factor: float, trained: int, low: float, high: float) -> Tensor:
     """Interpolate pairs of fewer than `low` turns in the trained length, keep those of more than `high` (P,).
 
-    YaRN's paper, Eqs. 19 to 22, has low = 1 and high = 32, Llama 3.1 has low = 1 and high = 4.
+    YaRN's paper (section 3.2) has low = 1 and high = 32, Llama 3.1 has low = 1 and high = 4.
     """
     check_stretch(factor, trained)
     if not 0 <= low < high:
@@ -233,7 +233,7 @@ def yarn(dim: int, factor: float, trained: int, base: float = 10_000.0, fast=32.
 
 
 def yarn_magnitude(factor: float) -> float:
-    """0.1 ln(factor) + 1: queries and keys both grow by it, scores by its square (Eq. 24's 1 / sqrt(t))."""
+    """0.1 ln(factor) + 1: queries and keys both grow by it, scores by its square (section 3.4)."""
     check_stretch(factor)
     return 0.1 * math.log(factor) + 1
 
