@@ -555,7 +555,7 @@ def test_main_prints_and_draws(tmp_path, monkeypatch, capsys):
     rope.main()
     assert matplotlib.image.imread(tmp_path / "lengths.png").ndim == 3
     out = capsys.readouterr().out
-    assert out.count("nats a byte") == 3 and "lengths.png" in out
+    assert out.count("nats a byte") == 4 and "lengths.png" in out
 
 
 # wrong input
