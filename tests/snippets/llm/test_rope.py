@@ -465,6 +465,11 @@ def test_without_positions_the_first_layer_sees_a_bag():
     torch.testing.assert_close(blind(codes)[:, -1], blind(codes[:, [2, 0, 1, 5, 4, 3, 6]])[:, -1])
 
 
+def test_learnt_rows_are_added_in_order():
+    table, x = torch.randn(9, 12), torch.randn(2, 7, 12)
+    torch.testing.assert_close(rope.Learnt(table).embed(x), x + table[None, :7])
+
+
 def test_learnt_table_has_an_end():
     model = rope.Decoder(rope.Learnt(torch.randn(9, 12)), width=12, num_heads=2)
     assert model(torch.zeros(1, 9, dtype=torch.long)).shape == (1, 9, 256)
