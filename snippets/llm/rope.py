@@ -464,13 +464,16 @@ def main() -> None:
     passage = passages(text(held_out=True), count=16)  # (B, _)
     lengths = [64, 128, 256, 512, 1024]
     factor = lengths[-1] / 128
-    stretched = {"as trained": theta, "interpolated": linear(theta, factor), "NTK": ntk_aware(32, factor)}
-    for name, slower in stretched.items():
-        model.position.theta = slower  # (P,) nothing else changes
+    ways = {"as trained": Rope(theta), "interpolated": Rope(linear(theta, factor))}
+    ways["NTK-aware"] = Rope(ntk_aware(32, factor))
+    ways["YaRN"] = Rope(yarn(32, factor, trained=128), yarn_magnitude(factor))
+    for name, position in ways.items():
+        model.position = position  # nothing else changes, no weight is trained
         losses = [loss_by_position(model, passage, length).mean().item() for length in lengths]
         print(f"{name:>12}:", *(f"{loss:.2f}" for loss in losses), "nats a byte")
         plt.plot(lengths, losses, marker="o", label=name)
     plt.xscale("log", base=2)
+    plt.xticks(lengths, [f"{length:,}" for length in lengths])
     plt.xlabel("length of a window, trained on 128 bytes")
     plt.ylabel("held-out loss, nats a byte")
     plt.legend()

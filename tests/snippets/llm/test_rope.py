@@ -465,6 +465,26 @@ def test_without_positions_the_first_layer_sees_a_bag():
     torch.testing.assert_close(blind(codes)[:, -1], blind(codes[:, [2, 0, 1, 5, 4, 3, 6]])[:, -1])
 
 
+def test_block_equals_torch(agrees):
+    """With frequencies of 0 nothing turns: a pre-norm layer of PyTorch, with a causal mask."""
+    block, theirs = rope.Block(12, 2), nn.TransformerEncoderLayer(12, 2, 48, 0.0, "gelu", 1e-5, True, True)
+    for p in block.parameters():
+        p.data += 0.3 * torch.randn_like(p)
+    attention = theirs.self_attn
+    attention.in_proj_weight, attention.in_proj_bias = block.to_qkv.weight, block.to_qkv.bias
+    attention.out_proj, theirs.norm1, theirs.norm2 = block.to_out, block.norm_1, block.norm_2
+    theirs.linear1, theirs.linear2 = block.mlp[0], block.mlp[2]
+    x, mask = torch.randn(5, 7, 12), nn.Transformer.generate_square_subsequent_mask(7)
+    out = theirs(x, src_mask=mask, is_causal=True)
+    agrees(block(x, rope.Rope(torch.zeros(3))), out, "torch.nn.TransformerEncoderLayer", 1e-5)
+    assert (block(x, rope.Rope(rope.inverse_frequencies(6))) - out).abs().max() > 1e-3
+
+
+def test_learnt_rows_are_added_in_order():
+    table, x = torch.randn(9, 12), torch.randn(2, 7, 12)
+    torch.testing.assert_close(rope.Learnt(table).embed(x), x + table[None, :7])
+
+
 def test_learnt_table_has_an_end():
     model = rope.Decoder(rope.Learnt(torch.randn(9, 12)), width=12, num_heads=2)
     assert model(torch.zeros(1, 9, dtype=torch.long)).shape == (1, 9, 256)
@@ -507,6 +527,9 @@ def test_passages_are_spread_and_cut_without_loss():
 
     loss = rope.loss_by_position(Next(), torch.arange(25).repeat(3, 1), 8)
     assert loss.tolist() == pytest.approx([0] * 7 + [math.log(256)])
+    seen = []
+    rope.loss_by_position(lambda codes: seen.append(codes) or torch.zeros(*codes.shape, 256), passage[:1] % 256, 8)
+    assert torch.equal(seen[0], torch.arange(24).view(3, 8))  # each byte of the passage is read once
 
 
 # configurations
@@ -555,7 +578,7 @@ def test_main_prints_and_draws(tmp_path, monkeypatch, capsys):
     rope.main()
     assert matplotlib.image.imread(tmp_path / "lengths.png").ndim == 3
     out = capsys.readouterr().out
-    assert out.count("nats a byte") == 3 and "lengths.png" in out
+    assert out.count("nats a byte") == 4 and "lengths.png" in out
 
 
 # wrong input
