@@ -4,6 +4,7 @@
 and a run in which everything passed writes .verified/report.json.
 """
 
+import functools
 import os
 import random
 import re
@@ -142,6 +143,7 @@ def agrees(request):
     return check
 
 
+@functools.cache  # looking through all installed packages is slow, and slower while shapes are watched
 def named(oracle: str) -> str:
     """An oracle's name with the installed version: diffusers.DDPMScheduler -> diffusers 0.42.1 DDPMScheduler."""
     found = ORACLE.fullmatch(oracle)
