@@ -151,7 +151,7 @@ def drop_condition(condition: Tensor, null: Tensor, share: float, generator: tor
     if not 0 <= share <= 1:
         raise ValueError(f"a share in [0, 1] is expected, given {share}")
     dropped = torch.rand(len(condition), generator=generator, device=condition.device) < share  # (B,)
-    told = condition.clone()  # as long as it was
+    told = condition.clone()  # _ (B,) or (B, L), like the condition
     told[dropped] = null
     return told
 
@@ -165,7 +165,7 @@ def guided_loss(
     generator: torch.Generator,
 ) -> Tensor:
     """Algorithm 1, one batch: the weighted error of x0, a share `drop` of the conditions left out."""
-    told = drop_condition(condition, model.encoder.null, drop, generator)
+    told = drop_condition(condition, model.encoder.null, drop, generator)  # _ like the condition
     eps = noise_like(x0, generator)  # (B, C, H, W)
     t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,)
     xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W)
@@ -237,7 +237,7 @@ def guided(
     """
     if not 0 <= phi <= 1:
         raise ValueError(f"phi in [0, 1] is expected, given {phi}")
-    null = model.encoder.null.expand_as(condition)  # like the condition: (B,) or (B, L)
+    null = model.encoder.null.expand_as(condition)  # _ (B,) or (B, L), like the condition
 
     def predict(xt: Tensor, t: Tensor) -> Tensor:
         both = model(torch.cat([xt, xt]), torch.cat([t, t]), torch.cat([condition, null]))  # (2 * B, C, H, W)

@@ -1,10 +1,10 @@
 """Every shape comment is true: comments of snippets are compared with the real shapes while the tests run.
 
 A shape comment ends a statement: `x = f(x)  # (B, C, H // 2, W) what it is for`. One for each target of a tuple:
-`a, b = f(x)  # (N, D), (M, D)`, with `_` for a target that is no tensor. `()` is a scalar tensor, `_` a size that is
-not stated. Letters stand in the module's docstring, in the paragraph that begins with `Shapes:`; within one call, a
-letter has one size. A comment is proved once a call reached it in which its letters and sizes are all different, so
-that two that were swapped would not pass.
+`a, b = f(x)  # (N, D), (M, D)`, with `_` for a target that is no tensor, or one whose number of dimensions differs from
+call to call. `()` is a scalar tensor, `_` a size that is not stated. Letters stand in the module's docstring, in the
+paragraph that begins with `Shapes:`; within one call, a letter has one size. A comment is proved once a call reached it
+in which its letters and sizes are all different, so that two that were swapped would not pass.
 """
 
 import ast
@@ -163,7 +163,7 @@ class Module:
         """Comments that begin like a shape, by line; one that has the line to itself only where it is one."""
         found = {}
         for token in tokenize.generate_tokens(io.StringIO(self.source).readline):
-            if token.type != tokenize.COMMENT or not token.string.startswith("# ("):
+            if token.type != tokenize.COMMENT or not token.string.startswith(("# (", "# _ ")):
                 continue
             alone = not token.line[: token.start[1]].strip()
             try:
@@ -482,7 +482,7 @@ def unproved(root: Path, findings: dict[str, dict]) -> list[str]:
     for module in modules(root):
         found = findings.get(module.name, {"proved": set(), "equal": {}, "bare": set()})
         for line, statement in sorted(module.claims.items()):
-            if line in found["proved"]:
+            if line in found["proved"] or all(shape is None for shape in statement.shapes):
                 continue
             if line in found["equal"]:
                 why = f"is only reached with {found['equal'][line]}. Test with sizes that differ"

@@ -445,9 +445,9 @@ def test_restoring_leaves_an_independent_coordinate_as_it_was(known_first):
 def test_text_to_image_draws_a_picture_for_each_prompt(monkeypatch):
     monkeypatch.setattr(cfg, "SCENE_STEPS", 2)
     monkeypatch.setattr(cfg, "scenes", lambda count, generator: scenes(40, generator))
-    prompts = ["a small red circle at the top left", "a large blue square at the bottom right", ""]
+    prompts = ["a small red circle at the top left", "a large blue square at the bottom right", "", "a green cross"]
     out = cfg.text_to_image(prompts)
-    assert out.shape == (3, 3, 32, 32) and out.isfinite().all()
+    assert out.shape == (4, 3, 32, 32) and out.isfinite().all()
 
 
 def test_main_draws_three_sheets(tmp_path, monkeypatch, capsys):
