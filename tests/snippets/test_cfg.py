@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import nn
 
 from snippets import cfg, ddpm
 from snippets.data.scenes import scenes
 from snippets.data.toy2d import Toy2D, toy2d
+from tests.snippets.oracles import diffusers_unet, perturbed
 
 LEVELS = [(0.999, 0.045), (0.8, 0.6), (0.1, 0.995)]  # signal, noise
 
@@ -19,10 +20,7 @@ LEVELS = [(0.999, 0.045), (0.8, 0.6), (0.1, 0.995)]  # signal, noise
 def model() -> cfg.ConditionalUNet:
     """A class-conditional network of 3 channels, all weights away from their start."""
     model = cfg.ConditionalUNet(cfg.ClassEncoder(7, dim=32), channels=3, widths=(8, 16))
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))
-    return model.double().eval()
+    return perturbed(model, 0.1).double()
 
 
 @pytest.fixture
@@ -158,21 +156,7 @@ def test_the_guided_sampler_does_not_draw_the_tilted_density(scale):
 
 def test_the_conditional_network_equals_diffusers(model, batch, agrees):
     x, t, y = batch
-    theirs = UNet2DModel(
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=8,
-        norm_eps=1e-6,
-        attention_head_dim=None,
-        downsample_padding=0,
-        freq_shift=1,
-        flip_sin_to_cos=False,
-        num_class_embeds=8,
-    ).double()
+    theirs = diffusers_unet(3, (8, 16), (False, True), 1, 8, num_class_embeds=8).double()
     names = {"encoder.embedding.weight": "class_embedding.weight"}
     weights = {names.get(name, name): w for name, w in model.state_dict().items() if name != "encoder.null"}
     theirs.load_state_dict(weights)
@@ -185,10 +169,7 @@ def test_the_conditional_network_equals_diffusers(model, batch, agrees):
 @pytest.fixture
 def painter() -> cfg.SceneUNet:
     model = cfg.SceneUNet(cfg.CaptionEncoder(9, 6, dim=32), channels=3, widths=(8, 16))
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))
-    return model.double().eval()
+    return perturbed(model, 0.1).double()
 
 
 def test_the_scene_network_places_its_layout(painter):

@@ -6,7 +6,7 @@ import matplotlib.image
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,6 +16,7 @@ from snippets.blocks import image_metrics
 from snippets.blocks.unet import UNet
 from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
+from tests.snippets.oracles import diffusers_unet, perturbed
 from theme.pages import ROOT
 
 T = 40  # levels of the small schedule; no other size below is 40
@@ -408,27 +409,12 @@ def test_whole_guided_samplers_equal_diffusers(schedule, agrees):
 
 
 def test_classifier_equals_the_way_down_of_diffusers_unet(agrees):
-    theirs = UNet2DModel(
-        in_channels=3,
-        block_out_channels=(8, 16, 24),
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=8,
-        norm_eps=1e-6,
-        attention_head_dim=None,
-        downsample_padding=0,
-        freq_shift=1,
-        flip_sin_to_cos=False,
-    ).eval()
-    for p in theirs.parameters():
-        p.data += 0.1 * torch.randn_like(p)
+    theirs = perturbed(diffusers_unet(3, (8, 16, 24), (False, False, True), 1, 8), 0.1)
     ours = cg.NoisyClassifier(3, (8, 12), (8, 16, 24), 7).eval()
     weights = {name.replace("down_blocks", "stages"): w for name, w in theirs.state_dict().items()}
     rest = ours.load_state_dict({n: weights[n] for n in ours.state_dict() if n in weights}, strict=False)
     assert {name.split(".")[0] for name in rest.missing_keys} == {"norm_out", "head"}
-    for p in (*ours.norm_out.parameters(), *ours.head.parameters()):
-        p.data += 0.1 * torch.randn_like(p)
+    perturbed(ours.norm_out, 0.1), perturbed(ours.head, 0.1)
     x, t = torch.randn(5, 3, 8, 12), torch.tensor([0, 1, 500, 998, 999])
     with torch.no_grad():
         hidden, time = theirs.conv_in(x), theirs.time_embedding(theirs.time_proj(t))

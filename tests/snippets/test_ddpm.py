@@ -16,6 +16,7 @@ from snippets.blocks.image_metrics import train_classifier
 from snippets.blocks.unet import UNet
 from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
+from tests.snippets.oracles import diffusers_unet, perturbed
 from theme.pages import ROOT
 
 T = 40  # levels of the small schedule; no other size below is 40
@@ -414,22 +415,7 @@ def test_exact_noise_gives_exact_samples(sampler):
 
 
 def test_load_pretrained_reads_what_diffusers_writes(tmp_path, agrees):
-    theirs = UNet2DModel(
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(16, 24, 40),
-        down_block_types=("AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D"),
-        layers_per_block=2,
-        norm_num_groups=8,
-        attention_head_dim=None,
-        norm_eps=1e-6,
-        downsample_padding=0,
-        freq_shift=1,
-        flip_sin_to_cos=False,
-    ).eval()
-    for p in theirs.parameters():
-        p.data += 0.1 * torch.randn_like(p)
+    theirs = perturbed(diffusers_unet(3, (16, 24, 40), (True, False, False), 2, 8), 0.1)
     theirs.save_pretrained(tmp_path)
     ours = ddpm.load_pretrained(tmp_path)
     x, t = torch.randn(5, 3, 8, 12), torch.tensor([0, 1, 500, 998, 999])

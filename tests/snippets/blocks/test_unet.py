@@ -2,19 +2,12 @@
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 
 from snippets.blocks import unet
-
-
-def perturbed(module):
-    """Move every weight away from its first value: unit norms and zero biases would hide a wrong wiring."""
-    for p in module.parameters():
-        p.data += 0.2 * torch.randn_like(p)
-    return module.eval()
+from tests.snippets.oracles import diffusers_unet, perturbed
 
 
 @pytest.mark.equation("ddpm-time")
@@ -51,15 +44,6 @@ def test_attention_equals_diffusers(agrees):
     with torch.no_grad():
         agrees(ours(x), theirs(x), "diffusers.Attention", 1e-5)
         assert (ours(x) - x - theirs(x)).abs().max() > 1e-3  # without the residual connection
-
-
-def diffusers_unet(channels, widths, attention, layers, groups) -> UNet2DModel:
-    down = ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention]
-    up = ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)]
-    sizes = {"in_channels": channels, "out_channels": channels, "block_out_channels": widths}
-    paper = {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6}
-    kinds = {"down_block_types": down, "up_block_types": up, "attention_head_dim": None}
-    return UNet2DModel(**sizes, **paper, **kinds, layers_per_block=layers, norm_num_groups=groups)
 
 
 @pytest.mark.parametrize(
