@@ -1,0 +1,758 @@
+"""Decoder-only language models: GPT-2 (Radford et al. 2019) and Llama (Touvron et al. 2023, arXiv 2302.13971,
+2307.09288; Llama 3: 2407.21783), with RMSNorm (1910.07467), SwiGLU (2002.05202), grouped-query attention
+(2305.13245), a cache of keys and values, sampling, and speculative decoding (Leviathan et al., 2211.17192).
+
+Shapes: B texts of a batch, T new positions, S positions seen, old and new, V vocabulary, W width, H heads
+of queries, G heads of keys and values, D features of a head, P turning pairs, F hidden features, C context, K
+drafted tokens, N bytes of a text, O outputs and I inputs of a matrix.
+Positions are counted from 0.
+"""
+
+# --8<-- [start:imports]
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm import trange
+
+# --8<-- [end:imports]
+from snippets.data.text import as_bytes, text
+from snippets.llm.rope import angles, by_parts, inverse_frequencies
+
+
+# --8<-- [start:config]
+@dataclass(frozen=True)
+class Config:
+    """Sizes of a model. Raises ValueError for sizes that do not divide."""
+
+    vocabulary: int = 256  # bytes
+    context: int = 512  # positions that it can read
+    width: int = 192
+    hidden: int = 512  # features inside of the MLP
+    num_layers: int = 4
+    num_heads: int = 6  # of queries
+    num_key_heads: int = 2  # of keys and values; as many as queries have in GPT-2
+    tied: bool = True  # whether the head is the embedding
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        if self.width % (2 * self.num_heads) or self.num_heads % self.num_key_heads:
+            given = f"{self.width}, {self.num_heads}, {self.num_key_heads}"
+            raise ValueError(f"width / heads even, and heads / key heads whole, are expected, given {given}")
+
+    @property
+    def head(self) -> int:
+        """Features of a head."""
+        return self.width // self.num_heads
+
+
+# --8<-- [end:config]
+
+
+# --8<-- [start:norm]
+class RMSNorm(nn.Module):
+    """x over its root mean square, times a learnt gain (Eq. 4 of its paper): (…, W). At least in float32."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # _ like x
+        wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)  # _ like x
+        return wide.to(x) * self.weight
+
+
+# --8<-- [end:norm]
+
+
+# --8<-- [start:rotate]
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in the layout of transformers: x (…, T, D) by angles whose cos and sin (T, P) are given."""
+    first, second = x.chunk(2, dim=-1)  # _ P features each: the halves are partners
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)  # _ like x
+    return turned
+
+
+# --8<-- [end:rotate]
+
+
+# --8<-- [start:attend]
+def heads(x: Tensor, size: int) -> Tensor:
+    """Features of all heads (B, T, H * D) to one matrix for each head (B, H, T, D)."""
+    apart = x.unflatten(-1, (-1, size)).transpose(1, 2)  # (B, H, T, D)
+    return apart
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention of the newest T of S positions (B, T, H * D). H / G query heads share a key head."""
+    new, seen, group = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
+    if new == 1:  # it may see everything: no mask, and queries that share keys become rows of one matrix
+        rows = query.unflatten(1, (-1, group)).squeeze(3)  # (B, G, _, D)
+        mixed = F.scaled_dot_product_attention(rows, key, value)  # (B, G, _, D)
+        return mixed.flatten(1).unsqueeze(1)
+    past = torch.ones(new, seen, dtype=torch.bool, device=key.device).tril(seen - new)  # (T, S)
+    mask = None if new == seen else past  # is_causal is the mask for S = T only
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=new == seen, enable_gqa=True
+    )  # (B, H, T, D)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+# --8<-- [end:attend]
+
+
+# --8<-- [start:cache]
+class Cache:
+    """Keys and values of one layer, (B, G, C, D) each, in memory that is taken once."""
+
+    def __init__(self, config: Config, batch: int, like: Tensor):
+        shape = batch, config.num_key_heads, config.context, config.head
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)  # (B, G, C, D), (B, G, C, D)
+        self.length = 0  # how many positions hold something; set it back to forget the last ones
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new ones (B, G, T, D) behind the old ones; returns views of all, (B, G, S, D) each."""
+        start, self.length = self.length, self.length + key.shape[2]
+        self.keys[:, :, start : self.length] = key
+        self.values[:, :, start : self.length] = value
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
+def empty_cache(model: nn.Module, batch: int = 1) -> list[Cache]:
+    """A cache for each layer, of the model's type and device."""
+    return [Cache(model.config, batch, model.token.weight.detach()) for _ in model.blocks]
+
+
+def places(tokens: Tensor, config: Config, cache: list[Cache] | None) -> slice:
+    """Where new tokens (B, T) stand. Raises ValueError if they are none, too many, or no tokens."""
+    if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.numel():
+        raise ValueError(f"at least one token, integers (B, T), is expected, given {tuple(tokens.shape)}")
+    start = cache[0].length if cache else 0
+    if start + tokens.shape[1] > config.context:
+        given = f"{start} + {tokens.shape[1]}"
+        raise ValueError(f"at most {config.context} positions, the context, are expected, given {given}")
+    least, most = tokens.aminmax()  # (), ()
+    if least < 0 or most >= config.vocabulary:
+        expected = f"tokens from 0 to {config.vocabulary - 1}"
+        raise ValueError(f"{expected} are expected, given {least.item()} to {most.item()}")
+    return slice(start, start + tokens.shape[1])
+
+
+# --8<-- [end:cache]
+
+
+# --8<-- [start:gpt2-block]
+class GPT2Block(nn.Module):
+    """LayerNorm, biases everywhere, positions in the embedding, an MLP of two matrices with GELU."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.head = config.head
+        width, keys = config.width, config.head * config.num_key_heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width, config.eps), nn.LayerNorm(width, config.eps)
+        self.to_query, self.to_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.to_key, self.to_value = nn.Linear(width, keys), nn.Linear(width, keys)
+        self.up, self.down = nn.Linear(width, config.hidden), nn.Linear(config.hidden, width)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        normed = self.norm_1(x)  # (B, T, W)
+        query = heads(self.to_query(normed), self.head)  # (B, H, T, D)
+        key, value = heads(self.to_key(normed), self.head), heads(self.to_value(normed), self.head)  # _ below
+        if cache is not None:
+            key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
+        x = x + self.to_out(attend(query, key, value))  # (B, T, W)
+        x = x + self.down(F.gelu(self.up(self.norm_2(x)), approximate="tanh"))  # (B, T, W)
+        return x
+
+
+# --8<-- [end:gpt2-block]
+
+
+# --8<-- [start:llama-block]
+class LlamaBlock(nn.Module):
+    """RMSNorm, no biases, positions in queries and keys, an MLP of three matrices with a gate."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.head = config.head
+        width, hidden, keys = config.width, config.hidden, config.head * config.num_key_heads
+        self.norm_1, self.norm_2 = RMSNorm(width, config.eps), RMSNorm(width, config.eps)
+        self.to_query, self.to_out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.to_key, self.to_value = nn.Linear(width, keys, bias=False), nn.Linear(width, keys, bias=False)
+        self.gate, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
+        normed = self.norm_1(x)  # (B, T, W)
+        query = rotate(heads(self.to_query(normed), self.head), cos, sin)  # (B, H, T, D)
+        key = rotate(heads(self.to_key(normed), self.head), cos, sin)  # (B, G, T, D)
+        value = heads(self.to_value(normed), self.head)  # (B, G, T, D)
+        if cache is not None:
+            key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
+        x = x + self.to_out(attend(query, key, value))  # (B, T, W)
+        normed = self.norm_2(x)  # (B, T, W)
+        x = x + self.down(F.silu(self.gate(normed)) * self.up(normed))  # (B, T, W)
+        return x
+
+
+# --8<-- [end:llama-block]
+
+
+# --8<-- [start:initialize]
+def initialize(model: nn.Module) -> None:
+    """GPT-2's first weights: standard deviation 0.02, and less for what adds to the residual stream."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            added = name.endswith(("to_out.weight", "down.weight"))  # two in each layer
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(model.blocks)) if added else 0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    if model.config.tied:
+        model.head.weight = model.token.weight  # one matrix, read as rows and as columns
+
+
+# --8<-- [end:initialize]
+
+
+# --8<-- [start:gpt2]
+class GPT2(nn.Module):
+    """Learnt positions are added to the tokens once; then the blocks, a last norm, the head."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocabulary, config.width)
+        self.position = nn.Embedding(config.context, config.width)
+        self.blocks = nn.ModuleList(GPT2Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.width, config.eps)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        initialize(self)
+
+    def forward(self, tokens: Tensor, cache: list[Cache] | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of tokens (B, T), which follow those in the cache."""
+        place = places(tokens, self.config, cache)
+        x = self.token(tokens) + self.position.weight[place]  # (B, T, W)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cache[layer] if cache else None)  # (B, T, W)
+        logits = self.head(self.norm(x))  # (B, T, V)
+        return logits
+
+
+# --8<-- [end:gpt2]
+
+
+# --8<-- [start:llama]
+class Llama(nn.Module):
+    """Nothing is added to the tokens; each layer turns queries and keys by frequencies theta (P,)."""
+
+    def __init__(self, config: Config, theta: Tensor | None = None):
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(LlamaBlock(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.width, config.eps)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        initialize(self)
+        theta = inverse_frequencies(config.head) if theta is None else theta  # (P,)
+        angle = angles(torch.arange(config.context), theta)  # (C, P) float64, cast when used
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def forward(self, tokens: Tensor, cache: list[Cache] | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of tokens (B, T), which follow those in the cache."""
+        place = places(tokens, self.config, cache)
+        x = self.token(tokens)  # (B, T, W)
+        cos, sin = self.cos[place].to(x), self.sin[place].to(x)  # (T, P), (T, P)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cos, sin, cache[layer] if cache else None)  # (B, T, W)
+        logits = self.head(self.norm(x))  # (B, T, V)
+        return logits
+
+
+# --8<-- [end:llama]
+
+
+# --8<-- [start:count]
+def count_parameters(config: Config) -> dict[str, int]:
+    """Weights of a GPT-2 and of a Llama of these sizes; shared ones count once."""
+    width, keys, hidden = config.width, config.head * config.num_key_heads, config.hidden
+    vocabulary = config.vocabulary * width * (1 if config.tied else 2)
+    attention = 2 * width * width + 2 * width * keys
+    biases = 2 * width + 2 * keys + hidden + width
+    gpt2 = attention + 2 * width * hidden + biases + 4 * width  # two norms with gain and bias
+    llama = attention + 3 * width * hidden + 2 * width  # two norms with gain
+    return {
+        "gpt2": vocabulary + config.context * width + config.num_layers * gpt2 + 2 * width,
+        "llama": vocabulary + config.num_layers * llama + width,
+    }
+
+
+def flops(config: Config, seen: int) -> int:
+    """Multiplications and additions of a Llama for one token that sees `seen` positions, itself too."""
+    width, keys = config.width, config.head * config.num_key_heads
+    matrices = config.num_layers * (2 * width * width + 2 * width * keys + 3 * width * config.hidden)
+    head = width * config.vocabulary
+    return 2 * (matrices + head) + 4 * config.num_layers * width * seen
+
+
+# --8<-- [end:count]
+
+
+# --8<-- [start:train]
+def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
+    """What the learning rate is multiplied by at a step: a straight rise to 1, half a cosine down to 0.1."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, num_steps - warm_up)
+    return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
+
+
+def train(model: nn.Module, codes: Tensor, num_steps: int, rate: float = 3e-3, length: int = 256):
+    """Train on random windows of `length` of codes (N,), 16 a step. Returns the loss of each step in nats."""
+    if num_steps < 1 or len(codes) <= length:
+        given = f"{num_steps} steps, {len(codes)} codes"
+        raise ValueError(f"num_steps >= 1 and more than {length} codes are expected, given {given}")
+    generator = torch.Generator(codes.device).manual_seed(0)
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]  # gains and biases are not drawn to 0
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+    warm_up = min(100, num_steps // 5)
+    offsets, losses = torch.arange(length + 1, device=codes.device), []  # (T + 1,)
+    for step in trange(num_steps, desc="train", mininterval=2):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * rate_factor(step, num_steps, warm_up)
+        start = torch.randint(
+            len(codes) - length, (16, 1), generator=generator, device=codes.device
+        )  # (B, 1)
+        window = codes[start + offsets]  # (B, T + 1)
+        logits = model(window[:, :-1])  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())  # () nats for each token
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# --8<-- [end:train]
+
+
+# --8<-- [start:evaluate]
+@torch.no_grad()
+def bits_per_byte(model: nn.Module, codes: Tensor, stride: int = 256) -> float:
+    """Mean bits for each of codes (N,) but the first, which see the context less a stride, or all before."""
+    context = model.config.context
+    if not 0 < stride <= context or len(codes) < 2:
+        given = f"stride {stride}, {len(codes)} codes"
+        raise ValueError(f"a stride from 1 to {context} and two codes are expected, given {given}")
+    nats = 0.0
+    for start in range(0, len(codes) - 1, stride):
+        end = min(start + stride, len(codes) - 1)  # codes start + 1 to end are predicted in this round
+        window = codes[max(0, end - context) : end + 1]  # (_,)
+        logits = model(window[None, :-1])[0, start - end :]  # (_, V)
+        nats += F.cross_entropy(logits, codes[start + 1 : end + 1], reduction="sum").item()
+    return nats / (len(codes) - 1) / math.log(2)
+
+
+# --8<-- [end:evaluate]
+
+
+# --8<-- [start:samplers]
+def temper(logits: Tensor, temperature: float) -> Tensor:
+    """Logits (B, V) over the temperature, which is above 0."""
+    if not temperature > 0:
+        raise ValueError(f"a temperature above 0 is expected, given {temperature}")
+    sharpened = logits / temperature  # (B, V)
+    return sharpened
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """All but the k largest logits (B, V) become -inf; ties with the k-th stay."""
+    if k < 1:
+        raise ValueError(f"k >= 1 is expected, given {k}")
+    least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[:, -1:]  # (B, 1)
+    kept = logits.masked_fill(logits < least, -math.inf)  # (B, V)
+    return kept
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest logits (B, V) whose probabilities add up to p or more (nucleus, 1904.09751)."""
+    if not 0 < p <= 1:
+        raise ValueError(f"a p above 0 and up to 1 is expected, given {p}")
+    rising, order = logits.sort(dim=-1)  # (B, V), (B, V)
+    drop = rising.softmax(dim=-1).cumsum(dim=-1) <= 1 - p  # (B, V) the rest from here on still has p
+    drop[:, -1] = False  # the likeliest always stays
+    kept = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)  # (B, V) back in the old order
+    return kept
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep logits (B, V) whose probability is at least p times the largest one (2407.01082)."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"a p from 0 to 1 is expected, given {p}")
+    probability = logits.softmax(dim=-1)  # (B, V)
+    few = probability < p * probability.amax(dim=-1, keepdim=True)  # (B, V)
+    kept = logits.masked_fill(few, -math.inf)  # (B, V)
+    return kept
+
+
+# --8<-- [end:samplers]
+
+
+# --8<-- [start:sampling]
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 takes the likeliest one."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"a temperature of at least 0 is expected, given {self.temperature}")
+        self.probabilities(torch.zeros(1, 2))  # the others are checked where they are used
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, V) from which the next token is drawn, in the order of transformers."""
+        if self.temperature == 0:
+            return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits)
+        logits = temper(logits, self.temperature)  # (B, V)
+        if self.top_k is not None:
+            logits = keep_top_k(logits, self.top_k)  # (B, V)
+        if self.top_p != 1:
+            logits = keep_top_p(logits, self.top_p)  # (B, V)
+        if self.min_p != 0:
+            logits = keep_min_p(logits, self.min_p)  # (B, V)
+        return logits.softmax(dim=-1)
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The next token (B, 1) after logits (B, V)."""
+        if self.temperature == 0:
+            return logits.argmax(dim=-1, keepdim=True)
+        return torch.multinomial(self.probabilities(logits), 1, generator=generator)
+
+
+GREEDY = Sampling(temperature=0.0)
+# --8<-- [end:sampling]
+
+
+# --8<-- [start:generate]
+def check_prompt(prompt: Tensor, num_new: int, config: Config) -> None:
+    """Raise ValueError unless a prompt (B, T) and what is to come fit into the context."""
+    if prompt.ndim != 2 or not prompt.numel() or num_new < 1:
+        given = f"{tuple(prompt.shape)} and {num_new}"
+        raise ValueError(
+            f"a prompt (B, T) of one token or more, and num_new >= 1, are expected, given {given}"
+        )
+    if prompt.shape[1] + num_new > config.context:
+        given = f"{prompt.shape[1]} and {num_new} new ones"
+        raise ValueError(f"at most {config.context} tokens, the context, are expected, given {given}")
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module, prompt: Tensor, num_new: int, sampling: Sampling = GREEDY, generator=None
+) -> Tensor:
+    """Continue prompts (B, T) by num_new tokens: (B, T + num_new). Each token is read once."""
+    check_prompt(prompt, num_new, model.config)
+    cache = empty_cache(model, len(prompt))
+    tokens = [prompt]
+    for _ in range(num_new):
+        logits = model(tokens[-1], cache)[:, -1]  # (B, V)
+        tokens.append(sampling.draw(logits, generator))
+    return torch.cat(tokens, dim=1)
+
+
+@torch.no_grad()
+def generate_without_cache(model: nn.Module, prompt: Tensor, num_new: int) -> Tensor:
+    """The same, greedily, reading the whole text again for each token: only to compare."""
+    check_prompt(prompt, num_new, model.config)
+    for _ in range(num_new):
+        prompt = torch.cat([prompt, model(prompt)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)  # (B, _)
+    return prompt
+
+
+# --8<-- [end:generate]
+
+
+# --8<-- [start:fast]
+def matvec(weight: Tensor, x: Tensor) -> Tensor:
+    """weight (O, I) times x (I,): (O,). Compiled, it is one loop that reads each weight once."""
+    y = (weight * x).sum(dim=-1)  # (O,)
+    return y
+
+
+def fast_step(model: Llama, token: Tensor, place: Tensor, cache: list[Cache]) -> Tensor:
+    """Logits (V,) after one token (1,) at its place (1,). Shapes are the same at each step: compile it."""
+    config = model.config
+    x = model.token.weight[token][0]  # (W,)
+    cos, sin = model.cos[place].to(x), model.sin[place].to(x)  # (1, P), (1, P)
+    seen = torch.arange(cache[0].keys.shape[2], device=x.device) <= place  # (C,) the rest is not written yet
+    for block, (keys, values) in zip(model.blocks, ((c.keys[0], c.values[0]) for c in cache), strict=True):
+        normed = block.norm_1(x)  # (W,)
+        query = matvec(block.to_query.weight, normed).view(config.num_heads, -1)  # (H, D)
+        key = matvec(block.to_key.weight, normed).view(config.num_key_heads, -1)  # (G, D)
+        value = matvec(block.to_value.weight, normed).view(config.num_key_heads, -1)  # (G, D)
+        keys[:, place] = rotate(key, cos, sin)[:, None]
+        values[:, place] = value[:, None]
+        rows = rotate(query, cos, sin).unflatten(0, (config.num_key_heads, -1))  # (G, _, D)
+        score = rows @ keys.transpose(1, 2) / math.sqrt(config.head)  # (G, _, C)
+        weight = score.masked_fill(~seen, -math.inf).softmax(dim=-1)  # (G, _, C)
+        x = x + matvec(block.to_out.weight, (weight @ values).flatten())  # (W,)
+        normed = block.norm_2(x)  # (W,)
+        hidden = F.silu(matvec(block.gate.weight, normed)) * matvec(block.up.weight, normed)  # (F,)
+        x = x + matvec(block.down.weight, hidden)  # (W,)
+    logits = matvec(model.head.weight, model.norm(x))  # (V,)
+    return logits
+
+
+@torch.no_grad()
+def generate_fast(
+    model: Llama, prompt: Tensor, num_new: int, step: Callable, sampling: Sampling = GREEDY, generator=None
+) -> Tensor:
+    """As `generate`, for one text (1, T), with a compiled fast_step."""
+    check_prompt(prompt, num_new, model.config)
+    if len(prompt) != 1:
+        raise ValueError(f"one text is expected, given {len(prompt)}")
+    cache = empty_cache(model)
+    token = sampling.draw(model(prompt, cache)[:, -1], generator)  # (1, 1)
+    tokens = [prompt, token]
+    for place in torch.arange(prompt.shape[1], prompt.shape[1] + num_new - 1, device=prompt.device):
+        token = sampling.draw(step(model, token[0], place[None], cache)[None], generator)  # (1, 1)
+        tokens.append(token)
+    return torch.cat(tokens, dim=1)
+
+
+# --8<-- [end:fast]
+
+
+# --8<-- [start:accept]
+def accept(target: Tensor, draft: Tensor, drafted: Tensor, generator=None) -> Tensor:
+    """Of drafted tokens (K,), those that may stay, and one more (Algorithm 1 of Leviathan et al.).
+
+    Drafted token i was drawn from draft[i] (V,); target (K + 1, V) are the probabilities that are wanted.
+    """
+    if target.shape != (len(drafted) + 1, draft.shape[-1]) or draft.shape[0] != len(drafted):
+        given = f"{tuple(target.shape)}, {tuple(draft.shape)}, {tuple(drafted.shape)}"
+        raise ValueError(f"target (K + 1, V), draft (K, V) and drafted (K,) are expected, given {given}")
+    here = torch.arange(len(drafted), device=drafted.device)  # (K,)
+    ratio = target[here, drafted] / draft[here, drafted]  # (K,)
+    chance = torch.rand(len(drafted), generator=generator, device=ratio.device)  # (K,)
+    kept = int((chance < ratio).long().cumprod(dim=0).sum())  # up to the first one that is refused
+    wanted = target[kept]  # (V,)
+    if kept < len(drafted):
+        missing = (wanted - draft[kept]).clamp(min=0)  # (V,) what the draft gives too rarely
+        wanted = missing if missing.any() else wanted  # (V,) equal but for rounding
+    last = torch.multinomial(wanted, 1, generator=generator)  # (1,)
+    return torch.cat([drafted[:kept], last])
+
+
+# --8<-- [end:accept]
+
+
+# --8<-- [start:speculate]
+@torch.no_grad()
+def speculate(
+    models: tuple[nn.Module, nn.Module],
+    prompt: Tensor,
+    num_new: int,
+    sampling: Sampling,
+    num_drafted: int = 4,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, int, int]:
+    """Continue one text (1, T) as models[0] would, with tokens drafted by models[1], a cheaper one.
+
+    Returns the tokens (1, T + num_new), how many were drafted, and how many of these stayed.
+    """
+    for model in models:
+        check_prompt(prompt, num_new, model.config)
+    if len(prompt) != 1 or num_drafted < 1:
+        raise ValueError(f"one text and num_drafted >= 1 are expected, given {len(prompt)} and {num_drafted}")
+    caches = [empty_cache(model) for model in models]
+    tokens, end, drafts, stayed = prompt, prompt.shape[1] + num_new, 0, 0
+
+    def read(which: int) -> Tensor:
+        """Probabilities (T, V) after each token that this model has not read yet."""
+        logits = models[which](tokens[:, caches[which][0].length :], caches[which])[0]  # (T, V)
+        return sampling.probabilities(logits)
+
+    while (length := tokens.shape[1]) < end:
+        draft = []
+        for _ in range(min(num_drafted, end - length - 1)):
+            draft.append(read(1)[-1])
+            token = torch.multinomial(draft[-1], 1, generator=generator)  # (1,)
+            tokens = torch.cat([tokens, token[None]], dim=1)  # (1, _)
+        target = read(0)[-len(draft) - 1 :]  # (K + 1, V) all at once
+        proposals = torch.stack(draft) if draft else target[:0]  # (K, V)
+        chosen = accept(target, proposals, tokens[0, length:], generator)  # (_,)
+        tokens = torch.cat([tokens[:, :length], chosen[None]], dim=1)  # (1, _)
+        drafts, stayed = drafts + len(draft), stayed + len(chosen) - 1
+        for cache in caches[0] + caches[1]:
+            cache.length = min(cache.length, tokens.shape[1] - 1)  # forget what was refused
+    return tokens, drafts, stayed
+
+
+# --8<-- [end:speculate]
+
+
+# --8<-- [start:load]
+def read_folder(folder: str, expected: dict) -> tuple[dict, dict[str, Tensor]]:
+    """A folder's config.json and weights; ValueError where the config differs from what is expected."""
+    given = json.loads((Path(folder) / "config.json").read_text())
+    other = {name: given[name] for name in expected if given.get(name, expected[name]) != expected[name]}
+    if other:
+        wanted = {name: expected[name] for name in other}
+        raise ValueError(f"a model with {wanted} is expected, given {other} in {folder}")
+    weights = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):  # large models come in several files
+        weights |= load_file(path)
+    if not weights:
+        raise ValueError(f"files *.safetensors are expected in {folder}, given none")
+    return given, weights
+
+
+def load_gpt2(folder: str) -> GPT2:
+    """A GPT-2 from a folder in transformers' layout. Its matrices are (in, out), and q, k, v are one."""
+    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "scale_attn_weights": True}
+    expected |= {"scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
+    given, weights = read_folder(folder, expected)
+    width, num_heads = given["n_embd"], given["n_head"]
+    model = GPT2(
+        Config(
+            given["vocab_size"],
+            given["n_positions"],
+            width,
+            given.get("n_inner") or 4 * width,
+            given["n_layer"],
+            num_heads,
+            num_heads,
+            given.get("tie_word_embeddings", True),
+            given["layer_norm_epsilon"],
+        )
+    )
+    weights = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+    state = {"token.weight": weights["wte.weight"], "position.weight": weights["wpe.weight"]}
+    state |= {f"norm.{kind}": weights[f"ln_f.{kind}"] for kind in ("weight", "bias")}
+    state["head.weight"] = weights["wte.weight" if model.config.tied else "lm_head.weight"]
+    names = {
+        "ln_1": "norm_1",
+        "ln_2": "norm_2",
+        "attn.c_proj": "to_out",
+        "mlp.c_fc": "up",
+        "mlp.c_proj": "down",
+    }
+    for layer in range(given["n_layer"]):
+        for kind in ("weight", "bias"):
+            for theirs, ours in names.items():
+                weight = weights[f"h.{layer}.{theirs}.{kind}"]  # _ a matrix or a vector
+                state[f"blocks.{layer}.{ours}.{kind}"] = weight.T if weight.ndim == 2 else weight
+            fused = weights[f"h.{layer}.attn.c_attn.{kind}"]  # _ (W, 3 W) or (3 W,)
+            for ours, part in zip(("to_query", "to_key", "to_value"), fused.chunk(3, dim=-1), strict=True):
+                state[f"blocks.{layer}.{ours}.{kind}"] = part.T if part.ndim == 2 else part
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def load_llama(folder: str) -> Llama:
+    """A Llama 1, 2 or 3 from a folder in transformers' layout."""
+    expected = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    given, weights = read_folder(folder, expected)
+    num_heads = given["num_attention_heads"]
+    config = Config(
+        given["vocab_size"],
+        given["max_position_embeddings"],
+        given["hidden_size"],
+        given["intermediate_size"],
+        given["num_hidden_layers"],
+        num_heads,
+        given.get("num_key_value_heads") or num_heads,
+        given.get("tie_word_embeddings", False),
+        given["rms_norm_eps"],
+    )
+    rope = (given.get("rope_scaling") or {}) | (given.get("rope_parameters") or {})  # old and new name
+    kind = rope.get("rope_type") or "default"
+    if kind not in ("default", "llama3") or (given.get("head_dim") or config.head) != config.head:
+        expected = f"rope_type default or llama3 and head_dim {config.head} are"
+        raise ValueError(f"{expected} expected, given {kind} and {given.get('head_dim')}")
+    theta = inverse_frequencies(config.head, rope.get("rope_theta") or given.get("rope_theta") or 1e4)  # (P,)
+    if kind == "llama3":
+        bands = rope["low_freq_factor"], rope["high_freq_factor"]
+        theta = by_parts(theta, rope["factor"], rope["original_max_position_embeddings"], *bands)  # (P,)
+    model = Llama(config, theta)
+    names = {"self_attn.q_proj": "to_query", "self_attn.k_proj": "to_key", "self_attn.v_proj": "to_value"}
+    names |= {
+        "self_attn.o_proj": "to_out",
+        "mlp.gate_proj": "gate",
+        "mlp.up_proj": "up",
+        "mlp.down_proj": "down",
+    }
+    names |= {"input_layernorm": "norm_1", "post_attention_layernorm": "norm_2"}
+    state = {
+        "token.weight": weights["model.embed_tokens.weight"],
+        "norm.weight": weights["model.norm.weight"],
+    }
+    state["head.weight"] = weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"]
+    for layer in range(config.num_layers):
+        for theirs, ours in names.items():
+            state[f"blocks.{layer}.{ours}.weight"] = weights[f"model.layers.{layer}.{theirs}.weight"]
+    model.load_state_dict(state)
+    return model.eval()
+
+
+# --8<-- [end:load]
+
+
+# --8<-- [start:main]
+TRAIN_STEPS = 260
+
+
+def main() -> None:
+    """Train a small Llama on bytes, let it write, and time it with and without a cache."""
+    torch.set_num_threads(1)  # so small a network gains little from more, and loses much on a busy machine
+    torch.manual_seed(0)
+    model = Llama(Config(width=128, hidden=344, num_layers=3, num_heads=4, num_key_heads=2))
+    losses = train(model, text(), TRAIN_STEPS)
+    held_out = text(held_out=True)[:20_000]  # (N,)
+    print(f"{bits_per_byte(model.eval(), held_out):.2f} bits a byte on held-out text")
+    prompt = as_bytes("Return the ")[None]  # (1, T)
+    generator = torch.Generator().manual_seed(0)
+    sampling = Sampling(temperature=0.7, top_p=0.95)
+    written = generate(model, prompt, 300, sampling, generator)  # (1, _)
+    print(bytes(written[0].tolist()).decode(errors="replace"))
+
+    ways = {"without a cache": generate_without_cache, "with a cache": generate}
+    if shutil.which("g++"):  # torch.compile makes C++ on a CPU
+        step = torch.compile(fast_step)
+        ways["compiled"] = lambda *given: generate_fast(*given, step)
+        ways["compiled"](model, prompt, 2)  # compiles now, outside of the clock
+    for name, way in ways.items():
+        start = time.perf_counter()
+        tokens = way(model, prompt, 300)  # (1, _)
+        print(f"{name:>16}: {300 / (time.perf_counter() - start):6.0f} tokens a second, greedy")
+    print("the same tokens:", tokens.equal(generate(model, prompt, 300)))
+    plt.plot([loss / math.log(2) for loss in losses])
+    plt.xlabel("step")
+    plt.ylabel("training loss, bits a byte")
+    plt.savefig("loss.png")
+    plt.close()
+    print("loss by step: loss.png")
+
+
+if __name__ == "__main__":
+    main()
+# --8<-- [end:main]
