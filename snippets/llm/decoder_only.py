@@ -306,6 +306,16 @@ def flops(config: Config, seen: int) -> int:
     return 2 * (matrices + head) + 4 * config.num_layers * width * seen
 
 
+def bytes_read(config: Config, seen: int, size: int = 4) -> int:
+    """What a Llama has to read for one token of one text: each weight once, keys and values of `seen` positions.
+
+    size is the bytes of a number. Of an embedding that is not the head, one row is read.
+    """
+    unused = 0 if config.tied else (config.vocabulary - 1) * config.width
+    cached = 2 * config.num_layers * config.num_key_heads * config.head * seen
+    return size * (count_parameters(config)["llama"] - unused + cached)
+
+
 # --8<-- [end:count]
 
 
