@@ -307,7 +307,7 @@ def flops(config: Config, seen: int) -> int:
 
 
 def bytes_read(config: Config, seen: int, size: int = 4) -> int:
-    """What a Llama has to read for one token of one text: each weight once, keys and values of `seen` positions.
+    """What a Llama reads for one token of one text: each weight once, keys and values of `seen` positions.
 
     size is the bytes of a number. Of an embedding that is not the head, one row is read.
     """
@@ -328,24 +328,24 @@ def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
     return 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
 
 
-def train(model: nn.Module, codes: Tensor, num_steps: int, rate: float = 3e-3, length: int = 256):
-    """Train on random windows of `length` of codes (N,), 16 a step. Returns the loss of each step in nats."""
+def train(model: nn.Module, codes: Tensor, num_steps: int, rate: float = 4e-3) -> list[float]:
+    """Train on random windows of codes (N,), as long as the context, 8 a step. Returns losses in nats."""
+    length = model.config.context
     if num_steps < 1 or len(codes) <= length:
         given = f"{num_steps} steps, {len(codes)} codes"
         raise ValueError(f"num_steps >= 1 and more than {length} codes are expected, given {given}")
-    generator = torch.Generator(codes.device).manual_seed(0)
+    device = codes.device
+    generator = torch.Generator(device).manual_seed(0)
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]  # gains and biases are not drawn to 0
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
     warm_up = min(100, num_steps // 5)
-    offsets, losses = torch.arange(length + 1, device=codes.device), []  # (T + 1,)
+    offsets, losses = torch.arange(length + 1, device=device), []  # (T + 1,)
     for step in trange(num_steps, desc="train", mininterval=2):
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_factor(step, num_steps, warm_up)
-        start = torch.randint(
-            len(codes) - length, (16, 1), generator=generator, device=codes.device
-        )  # (B, 1)
+        start = torch.randint(len(codes) - length, (8, 1), generator=generator, device=device)  # (B, 1)
         window = codes[start + offsets]  # (B, T + 1)
         logits = model(window[:, :-1])  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())  # () nats for each token
@@ -728,7 +728,8 @@ def load_llama(folder: str) -> Llama:
 
 
 # --8<-- [start:main]
-TRAIN_STEPS = 260
+TRAIN_STEPS = 240
+NUM_NEW = 300
 
 
 def main() -> None:
@@ -742,7 +743,7 @@ def main() -> None:
     prompt = as_bytes("Return the ")[None]  # (1, T)
     generator = torch.Generator().manual_seed(0)
     sampling = Sampling(temperature=0.7, top_p=0.95)
-    written = generate(model, prompt, 300, sampling, generator)  # (1, _)
+    written = generate(model, prompt, NUM_NEW, sampling, generator)  # (1, _)
     print(bytes(written[0].tolist()).decode(errors="replace"))
 
     ways = {"without a cache": generate_without_cache, "with a cache": generate}
@@ -752,9 +753,9 @@ def main() -> None:
         ways["compiled"](model, prompt, 2)  # compiles now, outside of the clock
     for name, way in ways.items():
         start = time.perf_counter()
-        tokens = way(model, prompt, 300)  # (1, _)
-        print(f"{name:>16}: {300 / (time.perf_counter() - start):6.0f} tokens a second, greedy")
-    print("the same tokens:", tokens.equal(generate(model, prompt, 300)))
+        tokens = way(model, prompt, NUM_NEW)  # (1, _)
+        print(f"{name:>16}: {NUM_NEW / (time.perf_counter() - start):6.0f} tokens a second, greedy")
+    print("the same tokens:", tokens.equal(generate(model, prompt, NUM_NEW)))
     plt.plot([loss / math.log(2) for loss in losses])
     plt.xlabel("step")
     plt.ylabel("training loss, bits a byte")
