@@ -45,7 +45,8 @@ class Config:
     eps: float = 1e-5
 
     def __post_init__(self):
-        if self.width % (2 * self.num_heads) or self.num_heads % self.num_key_heads:
+        few = min(self.num_heads, self.num_key_heads) < 1
+        if few or self.width % (2 * self.num_heads) or self.num_heads % self.num_key_heads:
             given = f"{self.width}, {self.num_heads}, {self.num_key_heads}"
             raise ValueError(f"width / heads even, and heads / key heads whole, are expected, given {given}")
 
@@ -138,6 +139,8 @@ def places(tokens: Tensor, config: Config, cache: list[Cache] | None) -> slice:
     """Where new tokens (B, T) stand. Raises ValueError if they are none, too many, or no tokens."""
     if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.numel():
         raise ValueError(f"at least one token, integers (B, T), is expected, given {tuple(tokens.shape)}")
+    if cache and len(cache[0].keys) != len(tokens):
+        raise ValueError(f"a cache of {len(tokens)} texts is expected, given one of {len(cache[0].keys)}")
     start, room = (cache[0].length, cache[0].keys.shape[2]) if cache else (0, config.context)
     if start + tokens.shape[1] > min(room, config.context):
         given = f"context {config.context}, room for {room} and {start} + {tokens.shape[1]} positions"
@@ -433,9 +436,12 @@ class Sampling:
     min_p: float = 0.0
 
     def __post_init__(self):
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise ValueError(f"a temperature of at least 0 is expected, given {self.temperature}")
-        self.probabilities(torch.zeros(1, 2))  # the others are checked where they are used
+        flat = torch.zeros(1, 2)  # (1, V) the others are checked where they are used, so use them
+        keep_min_p(
+            keep_top_p(keep_top_k(flat, 1 if self.top_k is None else self.top_k), self.top_p), self.min_p
+        )
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (B, V) from which the next token is drawn, in the order of transformers."""
@@ -619,8 +625,8 @@ def speculate(
             draft.append(read(1)[-1])
             token = torch.multinomial(draft[-1], 1, generator=generator)  # (1,)
             tokens = torch.cat([tokens, token[None]], dim=1)  # (1, _)
-        target = read(0)[-len(draft) - 1 :]  # (K + 1, V) all at once
-        proposals = torch.stack(draft) if draft else target[:0]  # (K, V)
+        target = read(0)[-len(draft) - 1 :]  # (_, V) all at once
+        proposals = torch.stack(draft) if draft else target[:0]  # (_, V) none before the last token
         chosen = accept(target, proposals, tokens[0, length:], generator)  # (_,)
         tokens = torch.cat([tokens[:, :length], chosen[None]], dim=1)  # (1, _)
         drafts, stayed = drafts + len(draft), stayed + len(chosen) - 1
@@ -707,7 +713,7 @@ def load_llama(folder: str) -> Llama:
         given["rms_norm_eps"],
     )
     rope = (given.get("rope_scaling") or {}) | (given.get("rope_parameters") or {})  # old and new name
-    kind = rope.get("rope_type") or "default"
+    kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "llama3") or (given.get("head_dim") or config.head) != config.head:
         expected = f"rope_type default or llama3 and head_dim {config.head} are"
         raise ValueError(f"{expected} expected, given {kind} and {given.get('head_dim')}")
@@ -740,7 +746,7 @@ def load_llama(folder: str) -> Llama:
 
 
 # --8<-- [start:main]
-TRAIN_STEPS = 240
+TRAIN_STEPS = 450
 NUM_NEW = 300
 
 
@@ -748,7 +754,7 @@ def main() -> None:
     """Train a small Llama on bytes, let it write, and time it with and without a cache."""
     torch.set_num_threads(1)  # so small a network gains little from more, and loses much on a busy machine
     torch.manual_seed(0)
-    model = Llama(Config(width=128, hidden=344, num_layers=3, num_heads=4, num_key_heads=2))
+    model = Llama(Config(context=320, width=128, hidden=344, num_layers=3, num_heads=4))
     losses = train(model, text(), TRAIN_STEPS)
     held_out = text(held_out=True)[:20_000]  # (N,)
     print(f"{bits_per_byte(model.eval(), held_out):.2f} bits a byte on held-out text")
