@@ -135,6 +135,13 @@ def empty_cache(model: nn.Module, batch: int, room: int) -> list[Cache]:
     return [Cache(model.config, batch, room, model.token.weight.detach()) for _ in model.blocks]
 
 
+def check_tokens(tokens: Tensor, vocabulary: int) -> None:
+    """Raise ValueError unless all tokens are in the vocabulary."""
+    least, most = (end.item() for end in tokens.aminmax())
+    if least < 0 or most >= vocabulary:
+        raise ValueError(f"tokens from 0 to {vocabulary - 1} are expected, given {least} to {most}")
+
+
 def places(tokens: Tensor, config: Config, cache: list[Cache] | None) -> slice:
     """Where new tokens (B, T) stand. Raises ValueError if they are none, too many, or no tokens."""
     if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.numel():
@@ -145,10 +152,8 @@ def places(tokens: Tensor, config: Config, cache: list[Cache] | None) -> slice:
     if start + tokens.shape[1] > min(room, config.context):
         given = f"context {config.context}, room for {room} and {start} + {tokens.shape[1]} positions"
         raise ValueError(f"no more positions than the context and the cache have are expected, given {given}")
-    least, most = tokens.aminmax()  # (), ()
-    if least < 0 or most >= config.vocabulary:
-        expected = f"tokens from 0 to {config.vocabulary - 1}"
-        raise ValueError(f"{expected} are expected, given {least.item()} to {most.item()}")
+    if tokens.shape[1] > 1:  # a lone one is most often our own, and looking would cost a tenth of its time
+        check_tokens(tokens, config.vocabulary)
     return slice(start, start + tokens.shape[1])
 
 
@@ -478,6 +483,7 @@ def check_prompt(prompt: Tensor, num_new: int, config: Config) -> None:
     if prompt.shape[1] + num_new > config.context:
         given = f"{prompt.shape[1]} and {num_new} new ones"
         raise ValueError(f"at most {config.context} tokens, the context, are expected, given {given}")
+    check_tokens(prompt, config.vocabulary)
 
 
 @torch.no_grad()
