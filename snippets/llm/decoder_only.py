@@ -80,7 +80,7 @@ class RMSNorm(nn.Module):
 # --8<-- [start:rotate]
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE in the layout of transformers: x (…, T, D) by angles whose cos and sin (T, P) are given."""
-    first, second = x.chunk(2, dim=-1)  # _ P features each: the halves are partners
+    first, second = x.chunk(2, dim=-1)  # _, _ of P features each: partners
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)  # _ like x
     return turned
 
@@ -103,7 +103,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = F.scaled_dot_product_attention(rows, key, value)  # (B, G, _, D)
         return mixed.flatten(1).unsqueeze(1)
     past = torch.ones(new, seen, dtype=torch.bool, device=key.device).tril(seen - new)  # (T, S)
-    mask = None if new == seen else past  # is_causal is the mask for S = T only
+    mask = None if new == seen else past  # (T, S) is_causal is the mask for S = T only
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=new == seen, enable_gqa=True
     )  # (B, H, T, D)
@@ -176,7 +176,7 @@ class GPT2Block(nn.Module):
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         normed = self.norm_1(x)  # (B, T, W)
         query = heads(self.to_query(normed), self.head)  # (B, H, T, D)
-        key, value = heads(self.to_key(normed), self.head), heads(self.to_value(normed), self.head)  # _ below
+        key, value = heads(self.to_key(normed), self.head), heads(self.to_value(normed), self.head)  # _, _
         if cache is not None:
             key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
         x = x + self.to_out(attend(query, key, value))  # (B, T, W)
@@ -349,7 +349,7 @@ def train(model: nn.Module, codes: Tensor, num_steps: int, rate: float = 3e-3) -
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
     warm_up = min(100, num_steps // 5)
-    offsets, losses = torch.arange(length + 1, device=device), []  # (T + 1,)
+    offsets, losses = torch.arange(length + 1, device=device), []  # (T + 1,), _
     for step in trange(num_steps, desc="train", mininterval=2):
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_factor(step, num_steps, warm_up)
@@ -618,7 +618,7 @@ def speculate(
     if len(prompt) != 1 or num_drafted < 1:
         raise ValueError(f"one text and num_drafted >= 1 are expected, given {len(prompt)} and {num_drafted}")
     caches = [empty_cache(model, 1, prompt.shape[1] + num_new) for model in models]
-    tokens, end, drafts, stayed = prompt, prompt.shape[1] + num_new, 0, 0
+    tokens, end, drafts, stayed = prompt, prompt.shape[1] + num_new, 0, 0  # (1, T), _, _, _
 
     def read(which: int) -> Tensor:
         """Probabilities (T, V) after each token that this model has not read yet."""
