@@ -91,10 +91,10 @@ class Lab:
         return figure
 
     def weights(self, model) -> None:
-        """Store a network's weights."""
-        from safetensors.torch import save_file
+        """Store a network's weights, shared ones once; safetensors' load_model reads them back."""
+        from safetensors.torch import save_model
 
-        save_file(model.state_dict(), self.folder / "weights" / "weights.safetensors")
+        save_model(model, str(self.folder / "weights" / "weights.safetensors"))
 
     def done(self) -> None:
         """Write the values down. The last line of every lab."""
