@@ -26,7 +26,7 @@ def without_prose(source: str) -> str:
 
 @functools.cache
 def programs() -> dict[str, str]:
-    """The code of each module of the library by name, the same code no more than once. Nothing is imported."""
+    """The code of each module of the library by name, none of it twice. Nothing is imported."""
     library, found = Path(sysconfig.get_path("stdlib")), {}
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts

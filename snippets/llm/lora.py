@@ -1,5 +1,5 @@
-"""Low-rank adaptation of linear layers (LoRA, Hu et al. 2021, arXiv 2106.09685), in the files of peft. Why a low
-rank may be enough: the intrinsic dimension of fine-tuning (Aghajanyan et al. 2020, 2012.13255).
+"""Low-rank adaptation of linear layers (LoRA, Hu et al. 2021, arXiv 2106.09685), in the files of peft.
+Why a low rank may be enough: the intrinsic dimension of fine-tuning (Aghajanyan et al. 2020, 2012.13255).
 
 Shapes: I inputs and O outputs of a layer, R rank of an adapter, S rank of another one, N bytes of a text.
 A adapter's A is (R, I) and its B is (O, R), whatever the layout of the layer beside it.
@@ -88,7 +88,7 @@ class LoRA(nn.Module):
 
 # --8<-- [start:add]
 def add_adapters(model: nn.Module, names: list[str], rank: int, alpha: float, dropout: float = 0.0):
-    """Freeze a model, and put an adapter on each layer whose path ends with one of names. Returns the model."""
+    """Freeze a model, and put an adapter on each layer whose path ends with one of names; returns it."""
 
     def named(path: str) -> list[str]:
         return [name for name in names if f".{path}".endswith(f".{name}")]
@@ -170,7 +170,7 @@ def fuse(parts: list[LoRA]) -> tuple[Tensor, Tensor]:
 def similarity(first: Tensor, second: Tensor) -> Tensor:
     """phi(i, j) (R, S) of A's first (R, I) and second (S, I), for i and j from 1 on (section 7.2).
 
-    It is 1 if one of their i and j strongest input directions hold the others, and 0 if none has a part in any.
+    It is 1 if the directions of one lie in those of the other, and 0 if they are at right angles.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         given = f"{tuple(first.shape)} and {tuple(second.shape)}"
@@ -196,7 +196,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_adapter(model: nn.Module, folder: str) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, which peft reads. Merged or not is the same."""
+    """Write adapter_config.json and adapter_model.safetensors, which peft reads, merged or not."""
     found = adapters(model)
     sizes = {(one.rank, one.alpha, one.dropout.p, is_transposed(one.layer)) for one in found.values()}
     if len(sizes) != 1:
@@ -259,16 +259,18 @@ def load_adapter(model: nn.Module, folder: str, names: dict[str, str]) -> nn.Mod
 
 
 # --8<-- [start:main]
-TRAIN_STEPS, TUNE_STEPS = 150, 60
+TRAIN_STEPS = 240
+TUNE_STEPS = 100
+SMALL = Config(context=256, width=128, hidden=344, num_layers=3, num_heads=4, num_key_heads=2)
 
 
 def main() -> None:
     """Train a small model on prose, then adapt it to Python code: by all of its weights, and by LoRA."""
     torch.set_num_threads(1)  # so small a network gains little from more, and loses much on a busy machine
     torch.manual_seed(0)
-    base = Llama(Config(width=128, hidden=344, num_layers=3, num_heads=4, num_key_heads=2))
-    train(base, text(), TRAIN_STEPS, length=128)
-    held_out = {"prose": text(held_out=True)[:20_000], "code": code(held_out=True)[:20_000]}
+    base = Llama(SMALL)
+    train(base, text(), TRAIN_STEPS)
+    held_out = {"prose": text(held_out=True)[:10_000], "code": code(held_out=True)[:10_000]}
 
     def report(name: str, model: nn.Module) -> None:
         """Print how many bits a byte of each text costs."""
@@ -277,11 +279,11 @@ def main() -> None:
 
     report("before", base)
     full = copy.deepcopy(base)
-    losses = {"all weights": train(full, code(), TUNE_STEPS, rate=1e-3, length=128)}
+    losses = {"all weights": train(full, code(), TUNE_STEPS, rate=1e-3)}
     report(f"all {count_trained(full):,} weights", full)
     layers = ["to_query", "to_key", "to_value", "to_out", "gate", "up", "down"]
     model = add_adapters(copy.deepcopy(base), layers, rank=8, alpha=16)
-    losses["LoRA"] = train(model, code(), TUNE_STEPS, rate=1e-2, length=128)
+    losses["LoRA"] = train(model, code(), TUNE_STEPS, rate=1e-2)
     report(f"LoRA, {count_trained(model):,} weights", model)
     report("merged", merge(model))
     save_adapter(model, "adapter")
@@ -307,10 +309,10 @@ if __name__ == "__main__":
 # --8<-- [start:reload]
 def reload() -> None:
     """Read the base and the adapter that main has written, and put them together again."""
-    base = Llama(Config(width=128, hidden=344, num_layers=3, num_heads=4, num_key_heads=2))
+    base = Llama(SMALL)
     base.load_state_dict(torch.load("base.pt"))
     model = merge(load_adapter(base, "adapter", names={}))
-    bits = bits_per_byte(model.eval(), code(held_out=True)[:20_000])
+    bits = bits_per_byte(model.eval(), code(held_out=True)[:10_000])
     print(f"read from disk: {bits:.3f} bits a byte of code")
 
 
