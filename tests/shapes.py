@@ -163,7 +163,7 @@ class Module:
         """Comments that begin like a shape, by line; one that has the line to itself only where it is one."""
         found = {}
         for token in tokenize.generate_tokens(io.StringIO(self.source).readline):
-            if token.type != tokenize.COMMENT or not token.string.startswith(("# (", "# _ ")):
+            if token.type != tokenize.COMMENT or not token.string.startswith(("# (", "# _ ", "# _, ")):
                 continue
             alone = not token.line[: token.start[1]].strip()
             try:

@@ -40,7 +40,7 @@ class Config:
     hidden: int = 512  # features inside of the MLP
     num_layers: int = 4
     num_heads: int = 6  # of queries
-    num_key_heads: int = 2  # of keys and values; as many as queries have in GPT-2
+    num_key_heads: int = 2  # of keys and values; a real GPT-2 has as many as num_heads
     tied: bool = True  # whether the head is the embedding
     eps: float = 1e-5
 
@@ -51,7 +51,7 @@ class Config:
             raise ValueError(f"width / heads even, and heads / key heads whole, are expected, given {given}")
 
     @property
-    def head(self) -> int:
+    def head_dim(self) -> int:
         """Features of a head."""
         return self.width // self.num_heads
 
@@ -80,7 +80,7 @@ class RMSNorm(nn.Module):
 # --8<-- [start:rotate]
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE in the layout of transformers: x (…, T, D) by angles whose cos and sin (T, P) are given."""
-    first, second = x.chunk(2, dim=-1)  # _ P features each: the halves are partners
+    first, second = x.chunk(2, dim=-1)  # _, _ of P features each: partners
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)  # _ like x
     return turned
 
@@ -102,8 +102,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         rows = query.unflatten(1, (-1, group)).squeeze(3)  # (B, G, _, D)
         mixed = F.scaled_dot_product_attention(rows, key, value)  # (B, G, _, D)
         return mixed.flatten(1).unsqueeze(1)
-    past = torch.ones(new, seen, dtype=torch.bool, device=key.device).tril(seen - new)  # (T, S)
-    mask = None if new == seen else past  # is_causal is the mask for S = T only
+    mask = None  # is_causal is the mask for S = T only
+    if new < seen:
+        mask = torch.ones(new, seen, dtype=torch.bool, device=key.device).tril(seen - new)  # (T, S)
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=new == seen, enable_gqa=True
     )  # (B, H, T, D)
@@ -118,7 +119,7 @@ class Cache:
     """Keys and values of one layer, (B, G, C, D) each, in memory that is taken once for C positions."""
 
     def __init__(self, config: Config, batch: int, room: int, like: Tensor):
-        shape = batch, config.num_key_heads, room, config.head
+        shape = batch, config.num_key_heads, room, config.head_dim
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)  # (B, G, C, D), (B, G, C, D)
         self.length = 0  # how many positions hold something; set it back to forget the last ones
 
@@ -166,8 +167,8 @@ class GPT2Block(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.head = config.head
-        width, keys = config.width, config.head * config.num_key_heads
+        self.head_dim = config.head_dim
+        width, keys = config.width, config.head_dim * config.num_key_heads
         self.norm_1, self.norm_2 = nn.LayerNorm(width, config.eps), nn.LayerNorm(width, config.eps)
         self.to_query, self.to_out = nn.Linear(width, width), nn.Linear(width, width)
         self.to_key, self.to_value = nn.Linear(width, keys), nn.Linear(width, keys)
@@ -175,8 +176,9 @@ class GPT2Block(nn.Module):
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         normed = self.norm_1(x)  # (B, T, W)
-        query = heads(self.to_query(normed), self.head)  # (B, H, T, D)
-        key, value = heads(self.to_key(normed), self.head), heads(self.to_value(normed), self.head)  # _ below
+        query = heads(self.to_query(normed), self.head_dim)  # (B, H, T, D)
+        key = heads(self.to_key(normed), self.head_dim)  # (B, G, T, D)
+        value = heads(self.to_value(normed), self.head_dim)  # (B, G, T, D)
         if cache is not None:
             key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
         x = x + self.to_out(attend(query, key, value))  # (B, T, W)
@@ -193,8 +195,8 @@ class LlamaBlock(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.head = config.head
-        width, hidden, keys = config.width, config.hidden, config.head * config.num_key_heads
+        self.head_dim = config.head_dim
+        width, hidden, keys = config.width, config.hidden, config.head_dim * config.num_key_heads
         self.norm_1, self.norm_2 = RMSNorm(width, config.eps), RMSNorm(width, config.eps)
         self.to_query, self.to_out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.to_key, self.to_value = nn.Linear(width, keys, bias=False), nn.Linear(width, keys, bias=False)
@@ -203,9 +205,9 @@ class LlamaBlock(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None = None) -> Tensor:
         normed = self.norm_1(x)  # (B, T, W)
-        query = rotate(heads(self.to_query(normed), self.head), cos, sin)  # (B, H, T, D)
-        key = rotate(heads(self.to_key(normed), self.head), cos, sin)  # (B, G, T, D)
-        value = heads(self.to_value(normed), self.head)  # (B, G, T, D)
+        query = rotate(heads(self.to_query(normed), self.head_dim), cos, sin)  # (B, H, T, D)
+        key = rotate(heads(self.to_key(normed), self.head_dim), cos, sin)  # (B, G, T, D)
+        value = heads(self.to_value(normed), self.head_dim)  # (B, G, T, D)
         if cache is not None:
             key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
         x = x + self.to_out(attend(query, key, value))  # (B, T, W)
@@ -272,10 +274,10 @@ class Llama(nn.Module):
         self.norm = RMSNorm(config.width, config.eps)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         initialize(self)
-        theta = inverse_frequencies(config.head) if theta is None else theta  # (P,)
-        angle = angles(torch.arange(config.context), theta)  # (C, P) float64, cast when used
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
+        theta = inverse_frequencies(config.head_dim) if theta is None else theta  # (P,)
+        angle = angles(torch.arange(config.context), theta)  # (C, P) float64, rounded once
+        self.register_buffer("cos", angle.cos().to(self.token.weight), persistent=False)
+        self.register_buffer("sin", angle.sin().to(self.token.weight), persistent=False)
 
     def forward(self, tokens: Tensor, cache: list[Cache] | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of tokens (B, T), which follow those in the cache."""
@@ -294,7 +296,7 @@ class Llama(nn.Module):
 # --8<-- [start:count]
 def count_parameters(config: Config) -> dict[str, int]:
     """Weights of a GPT-2 and of a Llama of these sizes; shared ones count once."""
-    width, keys, hidden = config.width, config.head * config.num_key_heads, config.hidden
+    width, keys, hidden = config.width, config.head_dim * config.num_key_heads, config.hidden
     vocabulary = config.vocabulary * width * (1 if config.tied else 2)
     attention = 2 * width * width + 2 * width * keys
     biases = 2 * width + 2 * keys + hidden + width
@@ -307,8 +309,8 @@ def count_parameters(config: Config) -> dict[str, int]:
 
 
 def flops(config: Config, seen: int) -> int:
-    """Multiplications and additions of a Llama for one token that sees `seen` positions, itself too."""
-    width, keys = config.width, config.head * config.num_key_heads
+    """Multiplications and additions in matrix products of a Llama, for a token that sees `seen` positions."""
+    width, keys = config.width, config.head_dim * config.num_key_heads
     matrices = config.num_layers * (2 * width * width + 2 * width * keys + 3 * width * config.hidden)
     head = width * config.vocabulary
     return 2 * (matrices + head) + 4 * config.num_layers * width * seen
@@ -320,7 +322,7 @@ def bytes_read(config: Config, seen: int, size: int = 4) -> int:
     size is the bytes of a number. Of an embedding that is not the head, one row is read.
     """
     unused = 0 if config.tied else (config.vocabulary - 1) * config.width
-    cached = 2 * config.num_layers * config.num_key_heads * config.head * seen
+    cached = 2 * config.num_layers * config.num_key_heads * config.head_dim * seen
     return size * (count_parameters(config)["llama"] - unused + cached)
 
 
@@ -349,7 +351,7 @@ def train(model: nn.Module, codes: Tensor, num_steps: int, rate: float = 3e-3) -
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
     warm_up = min(100, num_steps // 5)
-    offsets, losses = torch.arange(length + 1, device=device), []  # (T + 1,)
+    offsets, losses = torch.arange(length + 1, device=device), []  # (T + 1,), _
     for step in trange(num_steps, desc="train", mininterval=2):
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_factor(step, num_steps, warm_up)
@@ -514,7 +516,7 @@ def generate_without_cache(model: nn.Module, prompt: Tensor, num_new: int) -> Te
 
 # --8<-- [start:storage]
 def store_by_input(model: nn.Module) -> None:
-    """Lay matrices out in memory by columns. Nothing else changes; for one text, MKL reads them faster."""
+    """Lay matrices out in memory by columns, which MKL reads faster for one text. Save the model before."""
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.data = parameter.data.T.contiguous().T  # _ the same shape
@@ -544,7 +546,7 @@ def fast_step(model: Llama, token: Tensor, place: Tensor, cache: list[Cache]) ->
         keys[:, place] = rotate(key, cos, sin)[:, None]
         values[:, place] = value[:, None]
         rows = rotate(query, cos, sin).unflatten(0, (config.num_key_heads, -1))  # (G, _, D)
-        score = rows @ keys.transpose(1, 2) / math.sqrt(config.head)  # (G, _, C)
+        score = rows @ keys.transpose(1, 2) / math.sqrt(config.head_dim)  # (G, _, C)
         weight = score.masked_fill(~seen, -math.inf).softmax(dim=-1)  # (G, _, C)
         x = x + matvec(block.to_out.weight, (weight @ values).flatten())  # (W,)
         normed = block.norm_2(x)  # (W,)
@@ -562,7 +564,7 @@ def generate_fast(
     check_prompt(prompt, num_new, model.config)
     if len(prompt) != 1:
         raise ValueError(f"one text is expected, given {len(prompt)}")
-    room = -(-(prompt.shape[1] + num_new) // 128) * 128  # few sizes, since each is compiled
+    room = -(-(prompt.shape[1] + num_new) // 128) * 128  # few sizes, since a compiler likes fixed ones
     cache = empty_cache(model, 1, room)
     token = sampling.draw(model(prompt, cache)[:, -1], generator)  # (1, 1)
     tokens = [prompt, token]
@@ -617,8 +619,11 @@ def speculate(
         check_prompt(prompt, num_new, model.config)
     if len(prompt) != 1 or num_drafted < 1:
         raise ValueError(f"one text and num_drafted >= 1 are expected, given {len(prompt)} and {num_drafted}")
+    if models[0].config.vocabulary != models[1].config.vocabulary:
+        given = f"{models[0].config.vocabulary} and {models[1].config.vocabulary} tokens"
+        raise ValueError(f"models of one vocabulary are expected, given {given}")
     caches = [empty_cache(model, 1, prompt.shape[1] + num_new) for model in models]
-    tokens, end, drafts, stayed = prompt, prompt.shape[1] + num_new, 0, 0
+    tokens, end, drafts, stayed = prompt, prompt.shape[1] + num_new, 0, 0  # (1, T), _, _, _
 
     def read(which: int) -> Tensor:
         """Probabilities (T, V) after each token that this model has not read yet."""
@@ -720,10 +725,12 @@ def load_llama(folder: str) -> Llama:
     )
     rope = (given.get("rope_scaling") or {}) | (given.get("rope_parameters") or {})  # old and new name
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind not in ("default", "llama3") or (given.get("head_dim") or config.head) != config.head:
-        expected = f"rope_type default or llama3 and head_dim {config.head} are"
+    if kind not in ("default", "llama3") or (given.get("head_dim") or config.head_dim) != config.head_dim:
+        expected = f"rope_type default or llama3 and head_dim {config.head_dim} are"
         raise ValueError(f"{expected} expected, given {kind} and {given.get('head_dim')}")
-    theta = inverse_frequencies(config.head, rope.get("rope_theta") or given.get("rope_theta") or 1e4)  # (P,)
+    theta = inverse_frequencies(
+        config.head_dim, rope.get("rope_theta") or given.get("rope_theta") or 1e4
+    )  # (P,)
     if kind == "llama3":
         bands = rope["low_freq_factor"], rope["high_freq_factor"]
         theta = by_parts(theta, rope["factor"], rope["original_max_position_embeddings"], *bands)  # (P,)
@@ -772,7 +779,7 @@ def main() -> None:
 
     ways = {"without a cache": generate_without_cache, "with a cache": generate}
     if shutil.which("g++"):  # torch.compile makes C++ on a CPU
-        step = torch.compile(fast_step)
+        step = torch.compile(fast_step, dynamic=False)
         ways["compiled"] = lambda *given: generate_fast(*given, step)
         ways["compiled"](model, prompt, NUM_NEW)  # compiles now, outside of the clock
     for name, way in ways.items():
