@@ -1,7 +1,7 @@
 """Low-rank adaptation of linear layers (LoRA, Hu et al. 2021, arXiv 2106.09685), in the files of peft.
 Why a low rank may be enough: the intrinsic dimension of fine-tuning (Aghajanyan et al. 2020, 2012.13255).
 
-Shapes: I inputs and O outputs of a layer, R rank of an adapter, S rank of another one, N bytes of a text.
+Shapes: I inputs of a layer, O outputs of a layer, R rank of an adapter, S rank of another one.
 A adapter's A is (R, I) and its B is (O, R), whatever the layout of the layer beside it.
 """
 

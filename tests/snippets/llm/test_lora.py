@@ -380,6 +380,8 @@ def test_peft_reads_what_we_write(kind, dtype, tolerance, tmp_path, agrees):
     theirs = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "made", autocast_adapter_dtype=False).eval()
     agrees(logits(ours), logits(theirs), "peft.PeftModel", tolerance)
     assert (logits(base) - logits(theirs)).abs().max() > 1e-3  # negative control: without what was read
+    config = json.loads((tmp_path / "made/adapter_config.json").read_text())
+    assert config["fan_in_fan_out"] == (kind == "Conv1D")  # peft would correct it, with a warning
     inner = theirs.base_model.model
     paths = {path for path, module in inner.named_modules() if hasattr(module, "lora_A")}
     assert paths == set(lora.adapters(ours))
@@ -464,13 +466,15 @@ def test_main_adapts_saves_and_reads_again(tmp_path, monkeypatch, capsys):
 # wrong input
 
 
-def written(tmp_path, config=(), shape=None, **more):
+def written(tmp_path, config=(), shape=None, half=False, **more):
     """A folder with an adapter of ours, changed."""
     model = lora.add_adapters(llama(), ["to_query"], 3, 5.0)
     lora.save_adapter(model, tmp_path)
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(config)))
     state = {k: torch.zeros(shape) if shape and "lora_B" in k else v for k, v in lora.adapter_state(model).items()}
+    if half:
+        state = {k: v for k, v in state.items() if "lora_A" in k}
     save_file(state | more, tmp_path / "adapter_model.safetensors")
     return tmp_path
 
@@ -515,6 +519,7 @@ WRONG = {
     "dora": lambda path: lora.load_adapter(llama(), written(path, {"use_dora": True}), {}),
     "rank by layer": lambda path: lora.load_adapter(llama(), written(path, {"rank_pattern": {"up": 4}}), {}),
     "more weights": lambda path: lora.load_adapter(llama(), written(path, x=torch.zeros(2)), {}),
+    "half of the weights": lambda path: lora.load_adapter(llama(), written(path, half=True), {}),
     "layers of another model": lambda path: lora.load_adapter(llama(), written(path), {"blocks": "layers"}),
 }
 
