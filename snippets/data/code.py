@@ -16,7 +16,7 @@ from snippets.data.text import NOT_PROSE, as_bytes, is_held_out
 # --8<-- [start:code]
 def without_prose(source: str) -> str:
     """The lines of some Python code but for docstrings, blank lines and lines of comment."""
-    lines, kinds = source.splitlines(), ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    lines, kinds = source.split("\n"), ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
             first, last = node.body[0].lineno, node.body[0].end_lineno

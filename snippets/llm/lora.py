@@ -88,7 +88,10 @@ class LoRA(nn.Module):
 
 # --8<-- [start:add]
 def add_adapters(model: nn.Module, names: list[str], rank: int, alpha: float, dropout: float = 0.0):
-    """Freeze a model, and put an adapter on each layer whose path ends with one of names; returns it."""
+    """Freeze a model, and put an adapter on each layer whose path ends with one of names; returns it.
+
+    Call it once, with all names: a second call freezes the first adapters. ValueError for unknown names.
+    """
 
     def named(path: str) -> list[str]:
         return [name for name in names if f".{path}".endswith(f".{name}")]
@@ -140,7 +143,7 @@ def unmerge(model: nn.Module) -> nn.Module:
 
 
 def remove_adapters(model: nn.Module) -> nn.Module:
-    """Put the layers back in their places, as they are: with a merged adapter inside, or without any."""
+    """Put the layers back as they are: with a merged adapter inside, or without. All stay frozen."""
     for path, adapter in adapters(model).items():
         model.set_submodule(path, adapter.layer)
     return model
@@ -233,7 +236,11 @@ def load_adapter(model: nn.Module, folder: str, names: dict[str, str]) -> nn.Mod
     """
     given = json.loads((Path(folder) / "adapter_config.json").read_text())
     plain = {"peft_type": "LORA", "use_dora": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
+    plain |= {"alora_invocation_tokens": None}
     other = {name: given[name] for name in plain if given.get(name, plain[name]) != plain[name]}
+    start = given.get("init_lora_weights", True)
+    if start not in (True, False, "gaussian", "orthogonal", "eva"):  # PiSSA and others change the base
+        other["init_lora_weights"] = start
     weights = {}
     for key, weight in load_file(Path(folder) / "adapter_model.safetensors").items():
         for theirs, ours in names.items():
@@ -282,7 +289,7 @@ def main() -> None:
     losses = {"all weights": train(full, code(), TUNE_STEPS, rate=1e-3)}
     report(f"all {count_trained(full):,} weights", full)
     layers = ["to_query", "to_key", "to_value", "to_out", "gate", "up", "down"]
-    model = add_adapters(copy.deepcopy(base), layers, rank=8, alpha=16)
+    model = add_adapters(copy.deepcopy(base).train(), layers, rank=8, alpha=16)
     losses["LoRA"] = train(model, code(), TUNE_STEPS, rate=1e-2)
     report(f"LoRA, {count_trained(model):,} weights", model)
     report("merged", merge(model))

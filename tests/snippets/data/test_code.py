@@ -38,6 +38,8 @@ class A:
 def test_docstrings_and_lines_of_comment_go_and_all_else_stays():
     assert without_prose(SOURCE + "1\n") == KEPT + "1"
     assert without_prose("def f():\n    ''\n    return 1") == "def f():\n    return 1"  # an empty one
+    paged = 'import a\n\f\ndef f(x):\n    """Two\n    lines."""\n    return x\n'  # form feeds do not end lines
+    assert without_prose(paged) == "import a\ndef f(x):\n    return x"
     assert without_prose("x = 1\n'no docstring'") == "x = 1\n'no docstring'"
 
 

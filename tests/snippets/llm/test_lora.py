@@ -518,6 +518,8 @@ WRONG = {
     "other rank": lambda path: lora.load_adapter(llama(), written(path, {"r": 4}), {}),
     "dora": lambda path: lora.load_adapter(llama(), written(path, {"use_dora": True}), {}),
     "rank by layer": lambda path: lora.load_adapter(llama(), written(path, {"rank_pattern": {"up": 4}}), {}),
+    "pissa": lambda path: lora.load_adapter(llama(), written(path, {"init_lora_weights": "pissa"}), {}),
+    "alora": lambda path: lora.load_adapter(llama(), written(path, {"alora_invocation_tokens": [1]}), {}),
     "more weights": lambda path: lora.load_adapter(llama(), written(path, x=torch.zeros(2)), {}),
     "half of the weights": lambda path: lora.load_adapter(llama(), written(path, half=True), {}),
     "layers of another model": lambda path: lora.load_adapter(llama(), written(path), {"blocks": "layers"}),
@@ -530,7 +532,7 @@ def test_wrong_input_is_refused(name, tmp_path):
         WRONG[name](tmp_path)
 
 
-def test_a_refused_adapter_leaves_the_model_as_it_was(tmp_path):
+def test_a_refused_adapter_leaves_the_answers_as_they_were(tmp_path):
     model, tokens = llama(), torch.randint(29, (2, 9))
     before, keys = model(tokens), set(model.state_dict())
     with pytest.raises(ValueError, match=r"B of blocks.0.to_query, \(12, 3\) is expected, given \(13, 3\)"):
