@@ -37,7 +37,10 @@ def is_transposed(layer: nn.Module) -> bool:
 
 # --8<-- [start:lora]
 class LoRA(nn.Module):
-    """A frozen layer and, beside it, two narrow matrices: W x + alpha / R B A dropout(x) (Eq. 3)."""
+    """A frozen layer and, beside it, two narrow matrices: W x + alpha / R B A dropout(x) (Eq. 3).
+
+    Raises ValueError for a rank below 1, an alpha of 0 or less, a dropout outside [0, 1), and another kind of layer.
+    """
 
     def __init__(self, layer: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         super().__init__()
@@ -156,7 +159,8 @@ def remove_adapters(model: nn.Module) -> nn.Module:
 def fuse(parts: list[LoRA]) -> tuple[Tensor, Tensor]:
     """A (S, I) and B (O, S) of one adapter, with alpha = S, for the layers of parts stacked into one.
 
-    S is the sum of their ranks, O of their outputs. All have the same inputs, as query, key and value do.
+    S is the sum of their ranks, O of their outputs. All have the same inputs, as query, key and value do;
+    ValueError if they have not.
     """
     if len({part.A.shape[1] for part in parts}) != 1:
         given = [part.A.shape[1] for part in parts]
@@ -171,7 +175,7 @@ def fuse(parts: list[LoRA]) -> tuple[Tensor, Tensor]:
 
 # --8<-- [start:similarity]
 def similarity(first: Tensor, second: Tensor) -> Tensor:
-    """phi(i, j) (R, S) of A's first (R, I) and second (S, I), for i and j from 1 on (section 7.2).
+    """phi(i, j) (R, S) of A's first (R, I) and second (S, I), for i and j from 1 to at most I (section 7.2).
 
     It is 1 if the directions of one lie in those of the other, and 0 if they are at right angles.
     """
@@ -199,7 +203,10 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_adapter(model: nn.Module, folder: str) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, which peft reads, merged or not."""
+    """Write adapter_config.json and adapter_model.safetensors, which peft reads, merged or not.
+
+    Raises ValueError for adapters that differ in rank, alpha, dropout or layout: the file has one of each.
+    """
     found = adapters(model)
     sizes = {(one.rank, one.alpha, one.dropout.p, is_transposed(one.layer)) for one in found.values()}
     if len(sizes) != 1:
