@@ -39,7 +39,7 @@ def is_transposed(layer: nn.Module) -> bool:
 class LoRA(nn.Module):
     """A frozen layer and, beside it, two narrow matrices: W x + alpha / R B A dropout(x) (Eq. 3).
 
-    Raises ValueError for a rank below 1, an alpha of 0 or less, a dropout outside [0, 1), and another kind of layer.
+    Raises ValueError for a rank below 1, an alpha of 0 or less, a dropout outside [0, 1), other layers.
     """
 
     def __init__(self, layer: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
