@@ -21,6 +21,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 SHAPE = re.compile(r"\((?:[^()]|\([^()]*\))*\)|_\b")
+BEGINS = re.compile(r"# (?:\(|_\b)")
 SECTION = re.compile(r"^\s*# --8<-- \[(start|end):")
 GENERATOR = 0x20  # flag of a generator's code
 PAUSES = {dis.opmap["YIELD_VALUE"], dis.opmap["RESUME"]}  # where a frame stands that yields; Python 3.13: RESUME
@@ -163,7 +164,7 @@ class Module:
         """Comments that begin like a shape, by line; one that has the line to itself only where it is one."""
         found = {}
         for token in tokenize.generate_tokens(io.StringIO(self.source).readline):
-            if token.type != tokenize.COMMENT or not token.string.startswith(("# (", "# _ ", "# _, ")):
+            if token.type != tokenize.COMMENT or not BEGINS.match(token.string):
                 continue
             alone = not token.line[: token.start[1]].strip()
             try:

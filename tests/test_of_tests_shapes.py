@@ -449,6 +449,7 @@ def test_a_tensor_without_a_comment_on_a_page_is_told(tmp_path):
         "def f(x):\n    a = x * 2\n    # --8<-- [start:shown]\n    b = x * 2  # twice\n    c = b\n    n = 3 * 2\n"
         "    d = x * 2  # (B, C)\n    e, n = x[0], 3\n    h = x * 4  # _ as given\n"
         "    i, j = x.chunk(2)  # _, _ as given\n"
+        "    k = x * 5  # _\n"
         "    # --8<-- [end:shown]\n    g = x * 3\n"
     )
     _, findings = run(tmp_path, body, (torch.zeros(2, 3),), (torch.zeros(2, 3),))

@@ -1,6 +1,6 @@
 """Interpolated Kneser-Ney n-grams over bytes with three discounts (Chen and Goodman 1999, section 4.1.6).
 
-Shapes: N bytes of a text, M different n-grams.
+Shapes: N bytes of a text.
 """
 
 import numpy as np

@@ -649,6 +649,34 @@ def speculate(
 # --8<-- [end:speculate]
 
 
+# --8<-- [start:names]
+LLAMA_NAMES = {  # what stands in paths of transformers' Llama -> what stands there in the Llama of this page
+    "model.layers.": "blocks.",
+    "model.embed_tokens": "token",
+    "model.norm": "norm",
+    "lm_head": "head",
+    "input_layernorm": "norm_1",
+    "post_attention_layernorm": "norm_2",
+    "self_attn.q_proj": "to_query",
+    "self_attn.k_proj": "to_key",
+    "self_attn.v_proj": "to_value",
+    "self_attn.o_proj": "to_out",
+    "mlp.gate_proj": "gate",
+    "mlp.up_proj": "up",
+    "mlp.down_proj": "down",
+}
+
+
+def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+    """The same weights under other names, in which parts are replaced."""
+    for theirs, ours in names.items():
+        weights = {name.replace(theirs, ours): weight for name, weight in weights.items()}
+    return weights
+
+
+# --8<-- [end:names]
+
+
 # --8<-- [start:load]
 def read_folder(folder: str, expected: dict) -> tuple[dict, dict[str, Tensor]]:
     """A folder's config.json and weights; ValueError where the config differs from what is expected."""
@@ -673,15 +701,15 @@ def load_gpt2(folder: str) -> GPT2:
     width, num_heads = given["n_embd"], given["n_head"]
     model = GPT2(
         Config(
-            given["vocab_size"],
-            given["n_positions"],
-            width,
-            given.get("n_inner") or 4 * width,
-            given["n_layer"],
-            num_heads,
-            num_heads,
-            given.get("tie_word_embeddings", True),
-            given["layer_norm_epsilon"],
+            vocabulary=given["vocab_size"],
+            context=given["n_positions"],
+            width=width,
+            hidden=given.get("n_inner") or 4 * width,
+            num_layers=given["n_layer"],
+            num_heads=num_heads,
+            num_key_heads=num_heads,
+            tied=given.get("tie_word_embeddings", True),
+            eps=given["layer_norm_epsilon"],
         )
     )
     weights = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
@@ -713,15 +741,15 @@ def load_llama(folder: str) -> Llama:
     given, weights = read_folder(folder, expected)
     num_heads = given["num_attention_heads"]
     config = Config(
-        given["vocab_size"],
-        given["max_position_embeddings"],
-        given["hidden_size"],
-        given["intermediate_size"],
-        given["num_hidden_layers"],
-        num_heads,
-        given.get("num_key_value_heads") or num_heads,
-        given.get("tie_word_embeddings", False),
-        given["rms_norm_eps"],
+        vocabulary=given["vocab_size"],
+        context=given["max_position_embeddings"],
+        width=given["hidden_size"],
+        hidden=given["intermediate_size"],
+        num_layers=given["num_hidden_layers"],
+        num_heads=num_heads,
+        num_key_heads=given.get("num_key_value_heads") or num_heads,
+        tied=given.get("tie_word_embeddings", False),
+        eps=given["rms_norm_eps"],
     )
     rope = (given.get("rope_scaling") or {}) | (given.get("rope_parameters") or {})  # old and new name
     kind = rope.get("rope_type") or rope.get("type") or "default"
@@ -735,23 +763,10 @@ def load_llama(folder: str) -> Llama:
         bands = rope["low_freq_factor"], rope["high_freq_factor"]
         theta = by_parts(theta, rope["factor"], rope["original_max_position_embeddings"], *bands)  # (P,)
     model = Llama(config, theta)
-    names = {"self_attn.q_proj": "to_query", "self_attn.k_proj": "to_key", "self_attn.v_proj": "to_value"}
-    names |= {
-        "self_attn.o_proj": "to_out",
-        "mlp.gate_proj": "gate",
-        "mlp.up_proj": "up",
-        "mlp.down_proj": "down",
-    }
-    names |= {"input_layernorm": "norm_1", "post_attention_layernorm": "norm_2"}
-    state = {
-        "token.weight": weights["model.embed_tokens.weight"],
-        "norm.weight": weights["model.norm.weight"],
-    }
-    state["head.weight"] = weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"]
-    for layer in range(config.num_layers):
-        for theirs, ours in names.items():
-            state[f"blocks.{layer}.{ours}.weight"] = weights[f"model.layers.{layer}.{theirs}.weight"]
-    model.load_state_dict(state)
+    state = renamed(weights, LLAMA_NAMES)
+    if config.tied:
+        state["head.weight"] = state["token.weight"]
+    model.load_state_dict({name: state[name] for name in model.state_dict()})  # a folder may hold more
     return model.eval()
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 # --8<-- [end:imports]
 from snippets.data.code import code
 from snippets.data.text import text
-from snippets.llm.decoder_only import Config, Llama, bits_per_byte, train
+from snippets.llm.decoder_only import Config, Llama, bits_per_byte, renamed, train
 
 
 # --8<-- [start:layout]
@@ -224,18 +224,6 @@ def save_adapter(model: nn.Module, folder: str) -> None:
 
 
 # --8<-- [start:load]
-LLAMA_NAMES = {  # transformers' names of what adapters are put on -> those of the Llama on this page
-    "model.layers.": "blocks.",
-    "self_attn.q_proj": "to_query",
-    "self_attn.k_proj": "to_key",
-    "self_attn.v_proj": "to_value",
-    "self_attn.o_proj": "to_out",
-    "mlp.gate_proj": "gate",
-    "mlp.up_proj": "up",
-    "mlp.down_proj": "down",
-}
-
-
 def load_adapter(model: nn.Module, folder: str, names: dict[str, str]) -> nn.Module:
     """Put the adapters of a folder in peft's layout on a model, parts of whose paths have other names there.
 
@@ -248,11 +236,8 @@ def load_adapter(model: nn.Module, folder: str, names: dict[str, str]) -> nn.Mod
     start = given.get("init_lora_weights", True)
     if start not in (True, False, "gaussian", "orthogonal", "eva"):  # PiSSA and others change the base
         other["init_lora_weights"] = start
-    weights = {}
-    for key, weight in load_file(Path(folder) / "adapter_model.safetensors").items():
-        for theirs, ours in names.items():
-            key = key.replace(theirs, ours)
-        weights[key.removeprefix("base_model.model.")] = weight
+    weights = renamed(load_file(Path(folder) / "adapter_model.safetensors"), names)
+    weights = {key.removeprefix("base_model.model."): weight for key, weight in weights.items()}
     paths = {key.rpartition(".lora_")[0] for key in weights}
     if other or weights.keys() != {f"{path}.lora_{part}.weight" for path in paths for part in "AB"}:
         raise ValueError(f"plain LoRA of linear layers is expected, given {other} and {sorted(weights)}")

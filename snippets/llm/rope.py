@@ -101,20 +101,24 @@ def halves_order(dim: int) -> Tensor:
     return order
 
 
-def pairs_to_halves(weight: Tensor, num_heads: int) -> Tensor:
-    """Rows of W_q or W_k (H * D, W) from Meta's layout to transformers'. (A bias is a matrix with W = 1.)"""
+def by_head(weight: Tensor, num_heads: int) -> Tensor:
+    """Rows of W_q or W_k (H * D, W) by head (H, D, W); ValueError unless heads have an even size."""
     if weight.ndim != 2 or num_heads < 1 or len(weight) % (2 * num_heads):
         raise ValueError(f"{num_heads} heads of an even size are expected, given {tuple(weight.shape)}")
-    heads = weight.unflatten(0, (num_heads, -1))  # (H, D, W) rows move inside of their own head only
+    heads = weight.unflatten(0, (num_heads, -1))  # (H, D, W)
+    return heads
+
+
+def pairs_to_halves(weight: Tensor, num_heads: int) -> Tensor:
+    """Rows of W_q or W_k (H * D, W) from Meta's layout to transformers'. (A bias is a matrix with W = 1.)"""
+    heads = by_head(weight, num_heads)  # (H, D, W) rows move inside of their own head only
     moved = heads[:, halves_order(heads.shape[1])].flatten(0, 1)  # (H * D, W)
     return moved
 
 
 def halves_to_pairs(weight: Tensor, num_heads: int) -> Tensor:
     """The way back, from transformers' layout to Meta's."""
-    if weight.ndim != 2 or num_heads < 1 or len(weight) % (2 * num_heads):
-        raise ValueError(f"{num_heads} heads of an even size are expected, given {tuple(weight.shape)}")
-    heads = weight.unflatten(0, (num_heads, -1))  # (H, D, W)
+    heads = by_head(weight, num_heads)  # (H, D, W)
     moved = heads[:, halves_order(heads.shape[1]).argsort()].flatten(0, 1)  # (H * D, W)
     return moved
 

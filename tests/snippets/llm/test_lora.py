@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from snippets.llm import lora
-from snippets.llm.decoder_only import GPT2, Config, Llama, load_llama, train
+from snippets.llm.decoder_only import GPT2, LLAMA_NAMES, Config, Llama, load_llama, train
 from tests.snippets.oracles import perturbed
 
 DOUBLE = torch.float64
@@ -412,10 +412,10 @@ def test_an_adapter_of_transformers_llama_fits_the_llama_of_the_page(tmp_path, a
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     adapted = with_peft(theirs, names).eval()
     adapted.save_pretrained(tmp_path / "adapter")
-    ours = lora.load_adapter(load_llama(tmp_path / "base"), tmp_path / "adapter", lora.LLAMA_NAMES)
+    ours = lora.load_adapter(load_llama(tmp_path / "base"), tmp_path / "adapter", LLAMA_NAMES)
     agrees(ours(tokens), adapted(tokens).logits, "peft.PeftModel", 1e-5)
     assert (load_llama(tmp_path / "base")(tokens) - ours(tokens)).abs().max() > 1e-3
-    swapped = lora.LLAMA_NAMES | {"self_attn.q_proj": "to_out", "self_attn.o_proj": "to_query"}  # negative control
+    swapped = LLAMA_NAMES | {"self_attn.q_proj": "to_out", "self_attn.o_proj": "to_query"}  # negative control
     wrong = lora.load_adapter(load_llama(tmp_path / "base"), tmp_path / "adapter", swapped)
     assert (wrong(tokens) - ours(tokens)).abs().max() > 1e-3
 
