@@ -650,13 +650,8 @@ def speculate(
 
 
 # --8<-- [start:names]
-LLAMA_NAMES = {  # what stands in paths of transformers' Llama -> what stands there in the Llama of this page
+LLAMA_NAMES = {  # matrices of blocks, by parts of their paths: in transformers' Llama -> in that of this page
     "model.layers.": "blocks.",
-    "model.embed_tokens": "token",
-    "model.norm": "norm",
-    "lm_head": "head",
-    "input_layernorm": "norm_1",
-    "post_attention_layernorm": "norm_2",
     "self_attn.q_proj": "to_query",
     "self_attn.k_proj": "to_key",
     "self_attn.v_proj": "to_value",
@@ -763,7 +758,9 @@ def load_llama(folder: str) -> Llama:
         bands = rope["low_freq_factor"], rope["high_freq_factor"]
         theta = by_parts(theta, rope["factor"], rope["original_max_position_embeddings"], *bands)  # (P,)
     model = Llama(config, theta)
-    state = renamed(weights, LLAMA_NAMES)
+    names = LLAMA_NAMES | {"input_layernorm": "norm_1", "post_attention_layernorm": "norm_2"}
+    names |= {"model.embed_tokens": "token", "model.norm": "norm", "lm_head": "head"}
+    state = renamed(weights, names)
     if config.tied:
         state["head.weight"] = state["token.weight"]
     model.load_state_dict({name: state[name] for name in model.state_dict()})  # a folder may hold more
