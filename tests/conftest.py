@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import shapes
-from theme import report
+from theme.around import report
 
 ROOT = Path(__file__).resolve().parents[1]
 ORACLE = re.compile(r"(\w+)((?:\.\w+)+)")

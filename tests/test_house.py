@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import shapes
-from theme.pages import ROOT, posts
+from theme.page.pages import ROOT, posts
 
 MODULES = {  # post -> module, the addresses that readers have
     "Diffusion": "snippets/ddpm.py",

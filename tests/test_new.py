@@ -12,7 +12,7 @@ import pytest
 from tests import shapes
 from tests.labs import checks as labs
 from tests.pages.test_sources import CHECKS
-from theme.pages import ROOT, posts
+from theme.page.pages import ROOT, posts
 from tools import new
 
 KEY, MODULE = "LLM/FreshPost", "snippets/llm/fresh_post.py"

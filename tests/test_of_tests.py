@@ -18,15 +18,19 @@ from tests import shapes, test_house
 from tests.labs.checks import figures, notebooks, stale
 from tests.pages import test_programs
 from tests.pages.test_sources import CHECKS
-from theme import report
-from theme.pages import ROOT, Page
+from theme.around import report
+from theme.page.pages import ROOT, Page
 from tools import lab
 
 COPIED = [
     "pyproject.toml",
     "theme/__init__.py",
-    "theme/pages.py",
-    "theme/report.py",
+    "theme/around/__init__.py",
+    "theme/around/report.py",
+    "theme/page/__init__.py",
+    "theme/page/equations.py",
+    "theme/page/pages.py",
+    "theme/page/source.py",
     "tools/__init__.py",
     "tools/lab.py",
 ]

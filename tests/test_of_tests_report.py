@@ -3,8 +3,9 @@
 import pytest
 
 from tests import shapes
-from theme import report
-from theme.pages import Page
+from theme.around import report
+from theme.page import equations
+from theme.page.pages import Page
 
 
 @pytest.fixture
@@ -58,12 +59,12 @@ def test_equations_lead_to_the_line_of_their_test(tmp_path):
     )
     (tmp_path / "tests/snippets/test_b.py").write_text("@pytest.mark.equation('one')\ndef test_c(): pass\n")
     a = "tests/snippets/test_a.py"
-    assert report.equation_tests(tmp_path) == {"one": (a, 6), "two": (a, 6), "three": (a, 11)}
+    assert equations.equation_tests(tmp_path) == {"one": (a, 6), "two": (a, 6), "three": (a, 11)}
 
 
 def test_labels_stand_in_display_formulas_only(tmp_path):
     text = "$$\nx\n\\label{a}\n$$\n\n```text\n$$\\label{b}$$\n```\n\n$$y \\label{c}$$\n"
-    assert report.labels(Page(tmp_path / "x.md", "x", {}, text, 11)) == [("a", 13), ("c", 20)]
+    assert equations.labels(Page(tmp_path / "x.md", "x", {}, text, 11)) == [("a", 13), ("c", 20)]
 
 
 PAGE = Page(None, "LLM/ROPE", {"module": "snippets/llm/rope.py"}, '--8<-- "snippets/blocks/attention.py:heads"\n', 1)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from theme.pages import posts
+from theme.page.pages import posts
 from tools import lab
 
 SEEN = {".svg", ".png", ".jpg", ".webp"}

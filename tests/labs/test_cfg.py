@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 RESULTS = json.loads((ROOT / "docs/results/CFG.json").read_text())
 VALUES = RESULTS["values"]

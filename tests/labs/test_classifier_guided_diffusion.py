@@ -2,7 +2,7 @@
 
 import json
 
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 RESULTS = json.loads((ROOT / "docs/results/Classifier_Guided_Diffusion.json").read_text())
 VALUES = RESULTS["values"]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 RESULTS = json.loads((ROOT / "docs/results/LLM/Decoder-Only.json").read_text())
 VALUES = RESULTS["values"]

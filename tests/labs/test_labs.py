@@ -3,7 +3,7 @@
 import pytest
 
 from tests.labs import checks
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 
 @pytest.mark.parametrize("check", [checks.notebooks, checks.stale, checks.figures], ids=lambda check: check.__name__)

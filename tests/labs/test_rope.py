@@ -3,7 +3,7 @@
 import json
 import math
 
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 RESULTS = json.loads((ROOT / "docs/results/LLM/ROPE.json").read_text())
 VALUES = RESULTS["values"]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from theme.pages import INCLUDE, Page, posts, python_blocks
-from theme.report import FENCE, blank, labels, markers
+from theme.page.equations import FENCE, blank, labels, markers
+from theme.page.pages import INCLUDE, Page, posts, python_blocks
 
 OPENING = re.compile(r"```(python|python fold|text|bash|bibtex)")
 MARK = re.compile(r"\s*# --8<-- \[(start|end):([a-z][a-z0-9-]*)\]")

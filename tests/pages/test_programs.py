@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from theme.pages import ROOT, posts, program, with_constants
+from theme.page.pages import ROOT, posts, program, with_constants
 
 FULL = os.environ.get("FULL") == "1"  # `make test-full`: nothing replaced, all cores
 LIMIT = 120  # seconds

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.pages import checks
-from theme.pages import ROOT, posts
+from theme.page.pages import ROOT, posts
 
 CHECKS = {
     "sections are opened once and closed": lambda root: checks.sections(root)[1],

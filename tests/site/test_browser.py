@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.site.conftest import no_browser
-from theme.pages import ROOT, posts
+from theme.page.pages import ROOT, posts
 
 expect.set_options(timeout=20_000)
 LOOKS = [("light", 1280), ("dark", 390), ("light", 390), ("dark", 1280)]

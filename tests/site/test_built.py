@@ -12,8 +12,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from theme import cards, late
-from theme.pages import ROOT, posts
+from theme.around import cards
+from theme.page import late
+from theme.page.pages import ROOT, posts
 
 POSTS = posts()
 CARDS = """ControlNet CFG Classifier_Guided_Diffusion StableDiffusion NCSN Diffusion GLIP CLIP TextToImage LLM/LORA

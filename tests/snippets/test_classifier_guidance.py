@@ -17,7 +17,7 @@ from snippets.blocks.unet import UNet
 from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
 from tests.snippets.oracles import diffusers_unet, perturbed
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 T = 40  # levels of the small schedule; no other size below is 40
 TOY = toy2d()

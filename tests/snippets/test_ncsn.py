@@ -14,7 +14,7 @@ from snippets import ddpm, ncsn
 from snippets.blocks.image_metrics import train_classifier
 from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 L = 12  # levels of the small ladder; B = 5 and D = 6 below
 LADDER = ncsn.geometric_ladder(4.0, 0.05, L)

@@ -1,19 +1,16 @@
-"""The report of the last complete test run, which fills the Verified panels, and the tests that equations point to."""
+"""The report of the last complete test run, which fills the Verified panels."""
 
-import ast
 import hashlib
 import json
 import re
 from datetime import date
 from pathlib import Path
 
-from theme.pages import ROOT, Page, posts
+from theme.page.equations import labels
+from theme.page.pages import ROOT, Page, posts
 
 REPORT = Path(".verified/report.json")
 TESTED = ("snippets", "tests", "docs/posts", "docs/labs", "docs/results")
-FENCE = re.compile(r"^```.*?^```[ \t]*$", re.S | re.M)
-DISPLAY = re.compile(r"\$\$.*?\$\$", re.S)
-LABEL = re.compile(r"\\label\{([^}]*)\}")
 
 
 def tree_hash(root: Path = ROOT) -> str:
@@ -99,39 +96,3 @@ def shown(root: Path, path: str, sections: set[str]) -> set[int]:
         elif open_sections & sections:
             lines.add(number)
     return lines
-
-
-def blank(pattern: re.Pattern, text: str) -> str:
-    """The text with matches turned to spaces: every other character keeps its line and column."""
-    return pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
-
-
-def labels(page: Page) -> list[tuple[str, int]]:
-    r"""The numbered equations of a page: each \label inside a display formula, with its line in the file."""
-    text = blank(FENCE, page.text)
-    found = [(m[1], d.start() + m.start()) for d in DISPLAY.finditer(text) for m in LABEL.finditer(d[0])]
-    return [(label, page.first_line + text.count("\n", 0, at)) for label, at in found]
-
-
-def markers(root: Path = ROOT) -> list[tuple[str | None, str, int]]:
-    """Every use of pytest.mark.equation in a test's decorators: id (None if it is no literal), path and line."""
-    found = []
-    for path in sorted((root / "tests").rglob("test_*.py")):
-        name = path.relative_to(root).as_posix()
-        for test in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(test, ast.FunctionDef | ast.ClassDef):
-                continue
-            for node in (node for decorator in test.decorator_list for node in ast.walk(decorator)):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.equation":
-                    ids = [arg.value if isinstance(arg, ast.Constant) else None for arg in node.args] or [None]
-                    found += [(one, name, test.lineno) for one in ids]
-    return found
-
-
-def equation_tests(root: Path = ROOT) -> dict[str, tuple[str, int]]:
-    """For each equation id the test that checks it: path below root and line; the first where there are several."""
-    found: dict[str, tuple[str, int]] = {}
-    for one, path, line in markers(root):
-        if one is not None:
-            found.setdefault(one, (path, line))
-    return found

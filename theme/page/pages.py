@@ -18,7 +18,7 @@ import markdown
 import yaml
 from pytest_codeblocks.main import extract_from_buffer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # the cards of the index, in this order; a post that is not named here follows at the end
 ORDER = (

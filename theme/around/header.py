@@ -7,11 +7,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from theme import results
-from theme.dates import last_change, written
-from theme.listings import page_url
-from theme.pages import Page
-from theme.source import SourceError, relative
+from theme.around.dates import last_change, written
+from theme.page import results
+from theme.page.listings import page_url
+from theme.page.pages import Page
+from theme.page.source import SourceError, relative
 
 NAME = "Verbatim"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-from theme.pages import ROOT
+from theme.page.pages import ROOT
 
 KATEX = ROOT / "node_modules/katex/dist"
 RENDER = r"""

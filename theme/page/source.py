@@ -42,7 +42,7 @@ class Source:
     url: str = ""  # address of the page: "posts/Diffusion/"
     key: str | None = None  # of a post: "LLM/ROPE"
     blocks: dict[str, str] = field(default_factory=dict)  # HTML that a line {{ name }} stands for
-    equations: dict = field(default_factory=dict)  # `theme.equations.Equation` by id
+    equations: dict = field(default_factory=dict)  # `theme.page.equations.Equation` by id
     tests: dict[str, tuple[str, int]] = field(default_factory=dict)  # path and line of each equation's test
     cells: tuple[int, ...] = ()  # of a notebook: the offset in text at which each cell starts
 

@@ -1,4 +1,4 @@
-"""MkDocs' events: which pages there are, and what stands around their text (the text is `theme.extension`'s matter)."""
+"""MkDocs' events: which pages there are, and what stands around their text (`theme.page.extension` has the text)."""
 
 import html
 import sys
@@ -11,13 +11,15 @@ from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
 
 # so that plain `mkdocs` finds the package, as `python -m mkdocs` does
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from markdown.extensions.toc import slugify
 
-from theme import cards, equations, header, labs, late, listings, maths, notebook, pages, policy, report
-from theme.dates import head, last_change
-from theme.source import Source, SourceError, relative
+from theme.around import cards, header, report
+from theme.page import equations, late, listings, maths, notebook, pages
+from theme.site import labs, policy
+from theme.around.dates import head, last_change
+from theme.page.source import Source, SourceError, relative
 
 ASSETS = "assets/verbatim"
 SOURCES = "source/"
@@ -73,7 +75,7 @@ def on_config(config):
     if (root / "docs/contributing.md").is_file():
         config.nav.append({"Contributing": "contributing.md"})
     config.mdx_configs["pymdownx.snippets"] = {**pages.SNIPPET_OPTIONS, "base_path": [str(root)]}
-    config.markdown_extensions += [name for name in ("theme.extension",) if name not in config.markdown_extensions]
+    config.markdown_extensions += [name for name in ("theme.page.extension",) if name not in config.markdown_extensions]
     return config
 
 
@@ -156,7 +158,7 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
         page.meta["summary"] = cards.summary(build.posts[key], root)
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
-    config.mdx_configs["theme.extension"] = {"source": source}
+    config.mdx_configs["theme.page.extension"] = {"source": source}
     return markdown
 
 

@@ -12,9 +12,9 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
-from theme import late
-from theme.pages import INCLUDE, PYTHON_FENCE
-from theme.source import Source, once_per_version
+from theme.page import late
+from theme.page.pages import INCLUDE, PYTHON_FENCE
+from theme.page.source import Source, once_per_version
 
 MARKER = re.compile(r"--8<-- \[(start|end):([a-z][a-z0-9-]*)\]")
 

@@ -6,10 +6,10 @@ import posixpath
 import re
 from pathlib import Path
 
-from theme import results
-from theme.equations import LABEL, Equation
-from theme.pages import PYTHON_FENCE, Page, python_blocks
-from theme.source import TOKEN
+from theme.page import results
+from theme.page.equations import LABEL, Equation
+from theme.page.pages import PYTHON_FENCE, Page, python_blocks
+from theme.page.source import TOKEN
 
 HELD = re.compile("\ue000([0-9]+)\ue001")
 CAPTION = re.compile(r"^/// caption\n(.*?)\n///$", re.M | re.S)
@@ -61,7 +61,7 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
 
 
 def notebook(post: Page, root: Path, known: dict[str, Equation], site_url: str = "") -> str:
-    """The post as a notebook file, known equations by id; its code cells, put together, are `theme.pages.program`."""
+    """The post as a notebook file, known equations by id; its code cells, put together, are `program`."""
     cells, start, blocks = [], 0, python_blocks(post, root)
 
     def add_prose(text: str) -> None:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from theme.figures import measure
-from theme.source import SourceError, once_per_version
+from theme.page.figures import measure
+from theme.page.source import SourceError, once_per_version
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 MARKUP = re.compile(r"^#+\s*|[*_`$]|(?<=\])\([^)]*\)|[\[\]]")

@@ -4,7 +4,7 @@ import re
 import struct
 from pathlib import Path
 
-from theme.source import once_per_version
+from theme.page.source import once_per_version
 
 UNITS = {"": 1, "px": 1, "pt": 96 / 72, "in": 96, "cm": 96 / 2.54, "mm": 96 / 25.4}
 LENGTH = re.compile(r"([\d.]+)(px|pt|in|cm|mm|)")

@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from theme.source import once_per_version
+from theme.page.source import once_per_version
 
 RESULT = re.compile(r"\s*(?P<key>[\w/-]+)\s*:\s*(?P<path>[\w.+-]+)\s*(?:\|\s*(?P<spec>[^|]*?)\s*)?")
 MARKUP = re.compile(r"[&<>\"|*_`$\\\[\]{}]")

@@ -1,6 +1,6 @@
 r"""One Python-Markdown extension for all that a page's source may contain besides Markdown.
 
-The builder passes a `theme.source.Source` and calls `theme.late.insert` on the finished page.
+The builder passes a `theme.page.source.Source` and calls `theme.page.late.insert` on the finished page.
 
 {{ Diffusion: frechet.ddpm | .2f }}     a number from a run
 $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equation
@@ -21,9 +21,9 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme import equations, figures, late, listings, maths, results
-from theme.pages import ROOT
-from theme.source import TOKEN, Source
+from theme.page import equations, figures, late, listings, maths, results
+from theme.page.pages import ROOT
+from theme.page.source import TOKEN, Source
 
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 

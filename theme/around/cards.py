@@ -6,13 +6,13 @@ from pathlib import Path
 
 import markdown
 
-from theme import figures, late, maths
-from theme.dates import last_change, written
-from theme.header import badge, paths_shown
-from theme.pages import Page
-from theme.source import Source, relative
+from theme.around.dates import last_change, written
+from theme.around.header import badge, paths_shown
+from theme.page import figures, late, maths
+from theme.page.pages import Page
+from theme.page.source import Source, relative
 
-EXTENSIONS = ["attr_list", "tables", "pymdownx.arithmatex", "theme.extension"]
+EXTENSIONS = ["attr_list", "tables", "pymdownx.arithmatex", "theme.page.extension"]
 DISPLAYED = re.compile(r'<div class="equation".*?</div>\s*</div>', re.S)
 
 
@@ -20,7 +20,7 @@ def _description(post: Page, root: Path, url: str) -> str:
     text, whole = post.meta["description"], post.path.read_text(encoding="utf-8")
     line = whole[: whole.index("description:")].count("\n") + 2
     source = Source(root, post.path.relative_to(root).as_posix(), text, line, url)
-    settings = {"pymdownx.arithmatex": {"generic": True}, "theme.extension": {"source": source}}
+    settings = {"pymdownx.arithmatex": {"generic": True}, "theme.page.extension": {"source": source}}
     return markdown.markdown(text, extensions=EXTENSIONS, extension_configs=settings)
 
 

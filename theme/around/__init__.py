@@ -1,0 +1,1 @@
+"""What stands around a page: badges, date, Verified panel, downloads, and the cards of the index."""
