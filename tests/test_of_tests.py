@@ -17,8 +17,8 @@ import pytest
 from tests import shapes, test_house
 from tests.labs.checks import figures, notebooks, stale
 from tests.pages import test_programs
-from tests.pages.test_sources import CHECKS
 from theme.around import report
+from theme.page.checks import CHECKS
 from theme.page.pages import ROOT, Page
 from tools import lab
 
@@ -27,15 +27,12 @@ COPIED = [
     "theme/__init__.py",
     "theme/around/__init__.py",
     "theme/around/report.py",
-    "theme/page/__init__.py",
-    "theme/page/equations.py",
-    "theme/page/pages.py",
-    "theme/page/source.py",
     "tools/__init__.py",
     "tools/lab.py",
 ]
 COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/test_house.py", "tests/labs/__init__.py"]
-COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py", "tests/pages/checks.py"]
+COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
+COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py"]
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
 
 MODULE = '''"""A toy.
@@ -112,6 +109,7 @@ The loss is {{ Toy: loss | .2f }}, less than 0.97 and $0.25$; see [the lab](../l
 --8<-- "snippets/toy.py:main"
 ```
 """
+SVG = '<svg viewBox="0 0 9 9"/>'
 RESULTS = {
     "values": {"loss": 0.2512, "steps": 1500, "seconds": [312.42]},
     "seed": 0,
@@ -123,7 +121,7 @@ RESULTS = {
 
 def write(root: Path, name: str, text: str) -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(text, encoding="utf-8")
+    (root / name).write_text(text, encoding="utf-8", newline="")
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def tree(tmp_path) -> Path:
     write(tmp_path, "snippets/toy.py", MODULE)
     write(tmp_path, "tests/snippets/test_toy.py", TEST)
     write(tmp_path, "docs/posts/Toy.md", PAGE)
-    write(tmp_path, "docs/figures/Toy/plot.svg", "<svg/>")
+    write(tmp_path, "docs/figures/Toy/plot.svg", SVG)
     write(tmp_path, "README.md", "```bash\nmake test\n```\n\n```python\nimport snippets\n```\n")
     write(tmp_path, "Makefile", "test:\n\ttrue\n")
     cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": [], "id": "a"}
@@ -152,7 +150,7 @@ def tree(tmp_path) -> Path:
 
 
 def replace(root: Path, name: str, old: str, new: str) -> None:
-    text = (root / name).read_text(encoding="utf-8")
+    text = (root / name).read_bytes().decode()
     assert text.count(old) == 1
     write(root, name, text.replace(old, new))
 
@@ -229,7 +227,7 @@ EQUATIONS = {
         "y = 2 x",
         "y = 2 x \\label{toy-other}",
         "y = 2 x",
-        f'no test checks the numbered equation toy-other. {MARK_IT}("toy-o',
+        f'no test checks the equation toy-other. {MARK_IT}("toy-o',
     ),
     "with a used number": Defect(
         POST, "y = 2 x", "y = 2 x \\label{toy-double}", "\\label", "equation toy-double is at docs/p"
@@ -266,6 +264,16 @@ TYPED = {
         "1500": "steps",
         "312.4": "seconds.0 | .1f",
     }.items()
+}
+TYPED |= {
+    f"nearly {typed}": Defect(
+        POST, "less than 0.97", f"less than\n{typed}, then", typed, f"{typed} is typed by hand, and nearly the result"
+    )
+    for typed in ("0.252", "25.2%", "312.9")
+} | {
+    "percent": Defect(
+        POST, "loss | .2f }},", "loss | .1f }} %,", "The loss", "{{ Toy: loss | .1f }} % puts a percent sign behind"
+    )
 }
 REQUESTS = {
     asked: Defect(POST, "# Toy\n", f"# Toy\n\nText.\n\n{asked}\n", asked, ASKED)
@@ -314,11 +322,15 @@ LABS = {
         POST, "plot.svg)", "plto.svg)", "![A", "there is no docs/figures/Toy/plto.svg. Draw it in the lab"
     ),
     "figure by hand": Defect(
-        FIGURE, "<svg/>", "<svg />", "<svg", "this file is not the one that the lab of Toy wrote. Run:"
+        FIGURE, SVG, SVG.replace("9", "8"), "<svg", "this file is not the one that the lab of Toy wrote. Run:"
     ),
 }
 ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS
 ALL |= {
+    "CRLF page": Defect(POST, "# Toy\n", "# Toy\r\n", "# Toy", "the line ends with CR and LF. Save the file with LF"),
+    "CRLF module": Defect(TOY, "STEPS = 3\n", "STEPS = 3\r\n", "STEPS", "the line ends with CR and LF. Save the file"),
+    "look-alike letter": Defect(POST, "The loss is", "\u0422he loss is", "\u0422he", "'\u0422h' mixes alphabets (U+04"),
+    "heavy picture": Defect(FIGURE, SVG, SVG + " " * 300_000, "<svg", "the picture weighs 293 KiB, more than 200."),
     "left to be written": Defect(
         POST, "# Toy\n", f"# Toy\n{TODO}\n", TODO, f"{TODO!r} is left. Write what it asks for"
     ),
@@ -398,8 +410,8 @@ def test_a_module_without_a_test_is_told(tree):
 @pytest.mark.parametrize(
     "text",
     [
-        "0.97 and 0.252 and 1501 and 25 and 0.3",  # other numbers, or too round to tell
-        "in 2020, `0.251`, $0.251$, $$0.251$$, [a](0.251), ![a](0.251.png)",
+        "0.97 and 0.263 and 1501 and 25 and 0.3",  # other numbers, or too round to tell
+        "in 2020, `0.251`, $0.251$, [a](0.251)\n\n$$\n0.251\n$$",
         "<span title='0.251'>a</span>, a-0.251b, v0.251.3, arXiv 1500.0251",
         "```text\n0.251\n```",
         "<!-- 0.251 -->{ .wide width=1500 }",

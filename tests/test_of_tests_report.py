@@ -4,7 +4,7 @@ import pytest
 
 from tests import shapes
 from theme.around import report
-from theme.page import equations
+from theme.page import equations, marks
 from theme.page.pages import Page
 
 
@@ -59,7 +59,7 @@ def test_equations_lead_to_the_line_of_their_test(tmp_path):
     )
     (tmp_path / "tests/snippets/test_b.py").write_text("@pytest.mark.equation('one')\ndef test_c(): pass\n")
     a = "tests/snippets/test_a.py"
-    assert equations.equation_tests(tmp_path) == {"one": (a, 6), "two": (a, 6), "three": (a, 11)}
+    assert marks.tests(tmp_path, "equation") == {"one": (a, 6), "two": (a, 6), "three": (a, 11)}
 
 
 def test_labels_stand_in_display_formulas_only(tmp_path):

@@ -18,6 +18,8 @@ import markdown
 import yaml
 from pytest_codeblocks.main import extract_from_buffer
 
+from theme.page.source import SourceError, place
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # the cards of the index, in this order; a post that is not named here follows at the end
@@ -50,12 +52,16 @@ class Page:
 
 
 def read_page(path: Path, docs: Path = ROOT / "docs") -> Page:
-    """Read a post; ValueError when its front matter is missing or is no mapping."""
+    """Read a post; SourceError when its front matter is missing or is no mapping."""
     source = path.read_text(encoding="utf-8")
-    found = FRONT_MATTER.match(source)
-    meta = yaml.safe_load(found[1]) if found else None
+    found, name = FRONT_MATTER.match(source), path.relative_to(docs.parent)
+    try:
+        meta = yaml.safe_load(found[1]) if found else None
+    except yaml.MarkedYAMLError as error:
+        wrong = f"front matter is no YAML: {error.problem}. Put a text with a colon between quotes"
+        raise SourceError(f"{name}:{error.problem_mark.line + 2}: {wrong}") from error
     if not isinstance(meta, dict):
-        raise ValueError(f"{path}:1: a post starts with front matter between two lines of ---; got {source[:20]!r}")
+        raise SourceError(f"{name}:1: a post starts with front matter between two lines of ---; got {source[:20]!r}")
     key = path.relative_to(docs / "posts").with_suffix("").as_posix()
     return Page(path, key, meta, source[found.end() :], source[: found.end()].count("\n") + 1)
 
@@ -64,6 +70,12 @@ def posts(root: Path = ROOT) -> list[Page]:
     """All posts, in the order of the index."""
     pages = [read_page(path, root / "docs") for path in (root / "docs/posts").rglob("*.md")]
     return sorted(pages, key=lambda p: (ORDER.index(p.key) if p.key in ORDER else len(ORDER), p.key))
+
+
+def key_line(page: Page, root: Path, key: str) -> str:
+    """File and line of a key of the front matter; the first line where it is missing."""
+    lines = page.path.read_text(encoding="utf-8").split("\n")
+    return place(page.path, root, next((n for n, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1))
 
 
 @cache
