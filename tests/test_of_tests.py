@@ -327,6 +327,9 @@ LABS = {
 }
 ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS
 ALL |= {
+    "hearsay": Defect(
+        POST, "# Toy\n", "# Toy\n\nIn trials it fell.\n", "In trials", "'In trials' quotes what no lab recorded"
+    ),
     "CRLF page": Defect(POST, "# Toy\n", "# Toy\r\n", "# Toy", "the line ends with CR and LF. Save the file with LF"),
     "CRLF module": Defect(TOY, "STEPS = 3\n", "STEPS = 3\r\n", "STEPS", "the line ends with CR and LF. Save the file"),
     "look-alike letter": Defect(POST, "The loss is", "\u0422he loss is", "\u0422he", "'\u0422h' mixes alphabets (U+04"),

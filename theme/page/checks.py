@@ -61,6 +61,7 @@ CHECKS = SITE | {
     "claims have tests": claims.tested,
     "numbers come from runs": numbers.typed_numbers,
     "percent signs": numbers.percent_signs,
+    "results are recorded": numbers.hearsay,
     "line ends and letters": characters,
     "nothing is left to be written": unfinished,
 }

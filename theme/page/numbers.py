@@ -91,6 +91,21 @@ def percent_signs(root: Path) -> list[str]:
     return problems
 
 
+HEARSAY = re.compile(
+    r"\b(?:[Ii]n (?:our |my |earlier |other |some )?(?:trials?|tries)|before the lab|not shown here)\b"
+)
+
+
+def hearsay(root: Path) -> list[str]:
+    """Results that a sentence quotes although no lab recorded them."""
+    problems = []
+    for page in posts(root):
+        for match in HEARSAY.finditer(prose(page.text)):
+            here = place(page.path, root, page.first_line + page.text.count("\n", 0, match.start()))
+            problems.append(f"{here}: {match[0]!r} quotes what no lab recorded. Record it in the lab, or leave it out")
+    return problems
+
+
 def typed_numbers(root: Path) -> list[str]:
     """Numbers typed in prose that are in the page's results."""
     problems = []
