@@ -181,6 +181,7 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     if build.wrong:
         return told(build.wrong)
     above, below = _header(page)
+    content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
     if not content.lstrip().startswith("<h1"):
         title = html.escape(page.meta.get("title") or page.title)
         content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'
