@@ -6,11 +6,14 @@ In its first cell it makes a `Lab`, through which it draws figures and records v
     lab = Lab("Diffusion")
     lab.figure("loss.svg", draw)            # docs/figures/Diffusion/loss.svg and loss.dark.svg
     lab.record("frechet.ddpm", 12.3)        # docs/results/Diffusion.json
+    lab.record("frechet.ddim", seeds=[12.3, 11.9, 12.8])         # mean, deviation and all three
+    lab.timing("train.seconds", 312.4)      # apart from the values, because no run repeats it
+    model = lab.keep(train, network, images, 5000, seed=1)      # what it returned, if it ran before
     lab.weights(model)                      # docs/weights/Diffusion.safetensors
     lab.done()
 
-Everything is first written to lab-output/<post>/ and moves to docs/ once the last cell has run. With the reader's own
-data (--images, --text) it stays in lab-output/<post>/, and docs/ is left as it was.
+Everything is first written to a folder of the run in lab-output/<post>/ and moves to docs/ once the last cell has run.
+With the reader's own data (--images, --text) it stays there, and docs/ is left as it was.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import io
 import json
 import os
 import shutil
+import statistics
 import sys
 import time
 import tokenize
@@ -46,15 +50,34 @@ class Lab:
         self.key, self.started = key, time.time()
         self.images, self.text = options.get("images"), options.get("text")  # the reader's own data, or None
         self.device = options.get("device", "cpu")
-        self.folder = ROOT / "lab-output" / key
+        self.folder = Path(options.get("folder", ROOT / "lab-output" / key / "by-hand"))
+        self.cache = ROOT / ".lab-cache" / key if options.get("keep", True) else None
         self.values: dict = {}
+        self.timings: dict = {}
+        self.seconds = 0.0  # that the last kept function took
+        self.spared = 0.0  # seconds, by functions that were kept from an earlier run
+        self.keeping = False
         for folder in ("figures", "weights"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
 
-    def record(self, path: str, value) -> None:
-        """Keep a measured value under a dotted path, such as frechet.ddpm; print it."""
+    def record(self, path: str, value=None, *, seeds: list | None = None) -> None:
+        """Keep a measured value under a dotted path, such as frechet.ddpm, and print it.
+
+        seeds=[…] holds a number for each of three seeds or more; kept are {"mean", "sd" (n - 1), "seeds"}. Where it
+        holds a dict of numbers for each seed, this is done for each name.
+        """
+        if (value is None) == (seeds is None):
+            raise ValueError(f"lab.record takes a value or seeds=[…], given {value!r} and {seeds!r}")
+        self._put(self.values, path, value if seeds is None else spread(seeds))
+
+    def timing(self, path: str, value) -> None:
+        """Keep what a clock measured, apart from the values, and print it: seconds, tokens a second, their ratios."""
+        self._put(self.timings, path, value)
+
+    def _put(self, place: dict, path: str, value) -> None:
+        self._outside()
+        value = json.loads(json.dumps(value, allow_nan=False))  # as the results will have it
         *parents, name = path.split(".")
-        place = self.values
         for parent in parents:
             place = place.setdefault(parent, {})
         if name in place:
@@ -62,11 +85,39 @@ class Lab:
         place[name] = value
         print(f"{path}: {value}")
 
+    def keep(self, function: Callable, *args, seed: int = 0, **settings):
+        """Return function(*args, **settings), and note in lab.seconds how long that took when it ran.
+
+        The result is kept in .lab-cache/<post>/, under a fingerprint of the code and the values that the function
+        uses, its settings and the seed, so that a lab that was cut goes on where it stood. Random numbers start from
+        the seed before the call, and again after it. A function with an argument `seed` is given it. A kept function
+        returns what it made: it records nothing, and changes neither its arguments nor a global.
+        """
+        from tools import kept
+
+        self._outside()
+        self.keeping = True
+        try:
+            result, self.seconds, before = kept.call(self.cache, function, args, settings, seed)
+        finally:
+            self.keeping = False
+        self.spared += self.seconds if before else 0.0
+        return result
+
+    def _outside(self) -> None:
+        if self.keeping:
+            raise ValueError("a kept function returns what it made; record, draw and keep it outside of the function")
+
+    def __getstate__(self) -> dict:
+        """All of a lab that a kept function can depend on."""
+        return {"device": self.device, "images": self.images, "text": self.text}
+
     def figure(self, name: str, draw: Callable, size: tuple[float, float] = (7.0, 3.0)):
         """Draw a figure for light and for dark pages, and return the light one to show it in the notebook.
 
         draw(figure) fills an empty matplotlib figure; the name's ending, .svg or .png, chooses the format.
         """
+        self._outside()
         import matplotlib.pyplot as plt
         from cycler import cycler
 
@@ -94,14 +145,29 @@ class Lab:
         """Store a network's weights, shared ones once; safetensors' load_model reads them back."""
         from safetensors.torch import save_model
 
+        self._outside()
         save_model(model, str(self.folder / "weights" / "weights.safetensors"))
 
     def done(self) -> None:
         """Write the values down. The last line of every lab."""
         versions = {name: importlib.metadata.version(name) for name in VERSIONS}
-        results = {"values": self.values, "seed": 0, "versions": versions, "device": self.device}
-        results |= {"seconds": round(time.time() - self.started, 1), "date": datetime.date.today().isoformat()}
+        results = {"values": self.values, "timings": self.timings, "seed": 0, "versions": versions}
+        results |= {"device": self.device, "seconds": round(time.time() - self.started + self.spared, 1)}
+        results |= {"date": datetime.date.today().isoformat()}
         (self.folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def spread(seeds: list) -> dict:
+    """Mean and sample standard deviation of a number for each seed; of each name, where there is a dict for each."""
+    if len(seeds) < 3:
+        raise ValueError(f"three seeds or more are expected, given {len(seeds)}")
+    if isinstance(seeds[0], dict):
+        names = list(seeds[0])
+        if any(one.keys() != seeds[0].keys() for one in seeds):
+            raise ValueError(f"the same names are expected for each seed, given {[list(one) for one in seeds]}")
+        return {name: spread([one[name] for one in seeds]) for name in names}
+    numbers = [float(one) for one in seeds]
+    return {"mean": statistics.fmean(numbers), "sd": statistics.stdev(numbers), "seeds": numbers}
 
 
 def bare(source: str) -> list[str]:
@@ -208,9 +274,9 @@ def stale(key: str, root: Path = ROOT) -> list[str]:
     return problems
 
 
-def publish(key: str, code: dict[str, dict[str, str]]) -> None:
-    """Move what a lab wrote from lab-output/ to docs/; code holds the fingerprints of what it ran."""
-    source, files = ROOT / "lab-output" / key, []
+def publish(key: str, source: Path, code: dict[str, dict[str, str]]) -> None:
+    """Move what a lab wrote in a folder to docs/; code holds the fingerprints of what it ran."""
+    files = []
     figures = ROOT / "docs/figures" / key
     shutil.rmtree(figures, ignore_errors=True)
     for old in sorted((source / "figures").iterdir()):
@@ -237,9 +303,9 @@ def run(key: str, options: dict) -> None:
 
     path = ROOT / "docs/labs" / f"{key}.ipynb"
     own_data = bool(options["images"] or options["text"])
-    output = ROOT / "lab-output" / key
-    shutil.rmtree(output, ignore_errors=True)
+    output = ROOT / "lab-output" / key / f"{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}-{os.getpid()}"
     output.mkdir(parents=True)
+    options = options | {"folder": str(output)}
     notebook = nbformat.read(path, as_version=4)
     code = fingerprints(key)
     os.environ |= {"LAB_OPTIONS": json.dumps(options), "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
@@ -257,14 +323,14 @@ def run(key: str, options: dict) -> None:
             cell.outputs = [output for output in cell.outputs if "TqdmWarning" not in output.get("text", "")]
     if own_data:
         nbformat.write(notebook, output / "lab.ipynb")
-        print(f"your data: figures, values and the executed notebook are in lab-output/{key}/")
+        print(f"your data: figures, values and the executed notebook are in {output.relative_to(ROOT)}/")
         return
     if fingerprints(key) != code:
         sys.exit(
             f"the code that the lab of {key} reaches was edited while it ran; docs/ is left as it was. Run it again"
         )
     nbformat.write(notebook, path)
-    publish(key, code)
+    publish(key, output, code)
     print(f"written: docs/labs/{key}.ipynb, docs/figures/{key}/, docs/results/{key}.json")
 
 

@@ -1,5 +1,6 @@
 """Numbers from runs: {{ Diffusion: frechet.ddpm | .2f }} is values.frechet.ddpm of docs/results/Diffusion.json."""
 
+import contextlib
 import difflib
 import json
 import re
@@ -22,16 +23,40 @@ def load(root: Path, key: str) -> dict | None:
     return _read(path) if path.is_file() else None
 
 
-def _paths(values, prefix="") -> dict:
-    """Every value by its dotted path."""
-    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
-    if items is None:
-        return {prefix[:-1]: values}
-    return {path: value for name, child in items for path, value in _paths(child, f"{prefix}{name}.").items()}
+def _groups(values) -> dict | None:
+    """What lies below a value, by name; None where there is nothing below."""
+    return dict(values) if isinstance(values, dict) else dict(enumerate(values)) if isinstance(values, list) else None
+
+
+def is_spread(value) -> bool:
+    """Whether a recorded value is that of several seeds."""
+    return isinstance(value, dict) and value.keys() == {"mean", "sd", "seeds"}
+
+
+def find(values, path: str):
+    """The value at a dotted path; KeyError if there is none. Names may hold dots."""
+    if not path:
+        return values
+    for name, child in (_groups(values) or {}).items():
+        if path == str(name) or path.startswith(f"{name}."):
+            with contextlib.suppress(KeyError):
+                return find(child, path[len(str(name)) + 1 :])
+    raise KeyError(path)
+
+
+def _paths(values, prefix="") -> list[str]:
+    """The dotted paths of all that a page can print."""
+    groups = _groups(values)
+    below = [path for name, child in (groups or {}).items() for path in _paths(child, f"{prefix}{name}.")]
+    return [prefix[:-1]] * (groups is None or is_spread(values)) + below
 
 
 def value(root: Path, notation: str) -> tuple[str, str]:
-    """The formatted number of a notation "Key: path | format", and where it comes from; ValueError if there is none."""
+    """The formatted number of a notation "Key: path | format", and where it comes from; ValueError if there is none.
+
+    Where several seeds were recorded it is "mean ± standard deviation". A path that begins with timings. leads to what
+    a clock measured.
+    """
     found = RESULT.fullmatch(notation)
     if not found:
         raise ValueError(f"{{{{{notation}}}}} is no result. Write {{{{ Key: path.to.value | .2f }}}}")
@@ -39,17 +64,23 @@ def value(root: Path, notation: str) -> tuple[str, str]:
     run = load(root, key)
     if run is None:
         raise ValueError(f"docs/results/{key}.json does not exist. Check the name, or run `make lab POST={key}`")
-    values = _paths(run["values"])
-    if path not in values:
-        near = difflib.get_close_matches(path, values, n=3, cutoff=0.0)
-        raise ValueError(f"docs/results/{key}.json has no value {path!r}. The nearest are {', '.join(near)}")
-    if isinstance(values[path], float) and not spec:
-        raise ValueError(f"{key}: {path} is {values[path]!r}. Give a format, such as {{{{ {key}: {path} | .2f }}}}")
+    known = run["values"] | {"timings": run.get("timings", {})}
     try:
-        text = format(values[path], spec or "")
+        value = find(known, path)
+    except KeyError:
+        value = {}
+    if isinstance(value, dict | list) and not is_spread(value):
+        near = difflib.get_close_matches(path, _paths(known), n=3, cutoff=0.0)
+        raise ValueError(f"docs/results/{key}.json has no value {path!r}. The nearest are {', '.join(near)}")
+    parts = [value["mean"], value["sd"]] if is_spread(value) else [value]
+    if isinstance(parts[0], float) and not spec:
+        raise ValueError(f"{key}: {path} is {parts[0]!r}. Give a format, such as {{{{ {key}: {path} | .2f }}}}")
+    try:
+        text = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}".join(format(part, spec or "") for part in parts)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"the format {spec!r} does not suit {values[path]!r}: {error}") from error
-    return text, f"{key}: {path}, run of {run['date']}"
+        raise ValueError(f"the format {spec!r} does not suit {parts[0]!r}: {error}") from error
+    seeds = f", mean ± standard deviation of {len(value['seeds'])} seeds" if is_spread(value) else ""
+    return text, f"{key}: {path}{seeds}, run of {run['date']}"
 
 
 def escape(text: str) -> str:
