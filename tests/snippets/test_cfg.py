@@ -1,7 +1,12 @@
 """Classifier-free guidance: equations on the toy mixture, where all is known; diffusers; the tasks; wrong input."""
 
+import ast
+import inspect
 import math
+import re
+from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -9,6 +14,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from torch import nn
 
 from snippets import cfg, ddpm
+from snippets.data import scenes as scene_data
 from snippets.data.scenes import scenes
 from snippets.data.toy2d import Toy2D, toy2d
 from tests.snippets.oracles import diffusers_unet, perturbed
@@ -508,3 +514,121 @@ X2 = torch.zeros(2, 1, 4, 6)
 def test_wrong_input_is_refused(call, given):
     with pytest.raises(ValueError, match=given):
         call()
+
+
+# what the page says about diffusers
+
+
+TERM = r"[\w.\[\]]+"  # a name, an attribute or an entry
+START = re.compile(rf"({TERM}) \+ [\w.]*guidance_scale \* \(\s*({TERM}) - ({TERM})\s*\)")
+WEIGHTS = re.compile(r"\(([\w.]*guidance_scale) \+ 1(?:\.0)?\) \* \w+ - \1 \* \w+")
+
+
+def guidance_formulas(source: str) -> set[str]:
+    """How two predictions are combined: "s" for u + g * (c - u), "w" for c + g * (c - u) and (g + 1) * c - g * u."""
+    code = "\n".join(line for line in source.splitlines() if not line.strip().startswith("#"))
+    found = {{second: "w", third: "s"}.get(first) for first, second, third in START.findall(code)}
+    return found - {None} | {"w" for _ in WEIGHTS.finditer(code)}
+
+
+def test_guidance_formulas_are_told_apart():
+    assert guidance_formulas("x = u + guidance_scale * (c - u)") == {"s"}
+    assert guidance_formulas("x = c[0] + self.guidance_scale * (\n    c[0] - u[0]\n)") == {"w"}
+    assert guidance_formulas("x = (guidance_scale + 1.0) * c - guidance_scale * u") == {"w"}
+    assert (
+        guidance_formulas("x = a + guidance_scale * (c - u); y = u + 2 * (c - u)\n # u + guidance_scale * (c - u)")
+        == set()
+    )
+
+
+def test_library_four_families_of_pipelines_take_w():
+    """Of all pipelines with such a formula in their own source, the others take s."""
+    pipelines, taking = Path(diffusers.__file__).parent / "pipelines", {"s": set(), "w": set()}
+    for path in pipelines.rglob("pipeline_*.py"):
+        for kind in guidance_formulas(path.read_text(encoding="utf-8")):
+            taking[kind].add(path.relative_to(pipelines).as_posix())
+    assert {path.partition("/")[0] for path in taking["w"]} == {"cosmos", "kandinsky3", "krea2", "z_image"}
+    assert not taking["s"] & taking["w"] and len(taking["s"]) > 100
+    assert {path for path in taking["s"] if path.startswith("cosmos/")} == {"cosmos/pipeline_cosmos3_omni.py"}
+
+
+@pytest.mark.parametrize(
+    "name, off",
+    [
+        ("CosmosTextToWorldPipeline", 1),
+        ("Kandinsky3Pipeline", 1),
+        ("StableDiffusionPipeline", 1),
+        ("Krea2Pipeline", 0),
+        ("ZImagePipeline", 0),
+    ],
+)
+def test_library_pipelines_switch_guidance_off(name, off):
+    """At `off` and below; Stable Diffusion's takes s, the others w."""
+    source = inspect.getsource(getattr(diffusers, name).do_classifier_free_guidance.fget)
+    condition = ast.parse(source.strip().removeprefix("@property").strip()).body[0].body[-1].value
+    compared = next(node for node in ast.walk(condition) if isinstance(node, ast.Compare))
+    assert ast.unparse(compared.left).endswith("_guidance_scale") and isinstance(compared.ops[0], ast.Gt)
+    assert compared.comparators[0].value == off
+
+
+def test_library_flux_hands_the_scale_to_the_network():
+    source = inspect.getsource(diffusers.FluxPipeline.__call__)
+    assert "guidance = torch.full([1], guidance_scale" in source and "guidance=guidance" in source
+
+
+def test_library_empty_conditions_of_stable_diffusion():
+    """The first one reads an empty caption and puts it first; the large one takes zeros unless told otherwise."""
+    source = inspect.getsource(diffusers.StableDiffusionPipeline)
+    assert 'uncond_tokens = [""] * batch_size' in source
+    assert "prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])" in source
+    large = diffusers.StableDiffusionXLPipeline
+    assert inspect.signature(large.__init__).parameters["force_zeros_for_empty_prompt"].default is True
+    assert "negative_prompt_embeds = torch.zeros_like(prompt_embeds)" in inspect.getsource(large.encode_prompt)
+
+
+def test_library_thresholding_at_its_default_is_clipping():
+    x0 = 2 * torch.randn(3, 1, 8, 8)
+    plain, wide = (DDIMScheduler(thresholding=True, **limit) for limit in ({}, {"sample_max_value": 100.0}))
+    torch.testing.assert_close(plain._threshold_sample(x0), x0.clamp(-1, 1))
+    assert (wide._threshold_sample(x0) - x0.clamp(-1, 1)).abs().max() > 0.1
+
+
+# what the page says about steps of guidance and about its captions
+
+
+def test_a_guided_step_leaves_the_tilted_densities():
+    """From exact points of the tilted density of level 400, DDIM one level at a time, at scale 4."""
+    toy, schedule, scale, generator = toy2d(), ddpm.NoiseSchedule(ddpm.linear_beta()), 4.0, torch.Generator()
+    line = torch.linspace(-4, 4, 201, dtype=torch.float64)
+    grid = torch.cartesian_prod(line, line)
+
+    def tilted(t: int):
+        level = float(schedule.signal[t]), float(schedule.noise[t])
+        p = (toy.log_density(grid, *level) + scale * toy.log_posterior(grid, *level)[:, 1]).softmax(dim=0)
+        mean = p @ grid
+        return p, mean, (p @ (grid - mean).square()).sqrt()
+
+    x = grid[torch.multinomial(tilted(400)[0], 2000, replacement=True, generator=generator.manual_seed(0))]
+    x = x[:, :, None, None]
+    for t in range(400, 300, -1):
+        signal, noise = float(schedule.signal[t]), float(schedule.noise[t])
+        told = -noise * toy.component_score(x[:, :, 0, 0], signal, noise)[:, 1]
+        eps = cfg.guide(told[:, :, None, None], toy.eps(x[:, :, 0, 0], signal, noise)[:, :, None, None], scale)
+        x = ddpm.ddim_step(schedule, x, torch.full((2000,), t), torch.full((2000,), t - 1), eps, 0.0, x)
+    _, mean, spread = tilted(300)
+    drawn, others = x[:, :, 0, 0], toy.means[[0, 2]] * float(schedule.signal[300])
+    assert (drawn.mean(0) - mean).norm() > 0.4 and (drawn.std(0) < 0.95 * spread).all()
+    assert ((drawn.mean(0) - others).norm(dim=1) > (mean - others).norm(dim=1)).all()  # too far out
+
+
+def test_a_third_of_the_labs_captions_occur_in_training(monkeypatch):
+    """All with one shape, none with three, and none with the same picture."""
+    monkeypatch.setattr(scene_data, "draw_scene", list)  # shapes alone: pictures take long
+    training, tested = scenes(6000, torch.Generator().manual_seed(1)), scenes(128, torch.Generator().manual_seed(2))
+    pictures, met = {tuple(shapes) for shapes in training}, {1: [], 2: [], 3: []}
+    captions = {tuple(shape.phrase for shape in shapes) for shapes in training}
+    for shapes in tested:
+        met[len(shapes)].append(tuple(shape.phrase for shape in shapes) in captions)
+    assert 0.3 < sum(map(sum, met.values())) / 128 < 0.4
+    assert all(met[1]) and not any(met[3])
+    assert not [shapes for shapes in tested if tuple(shapes) in pictures]

@@ -575,3 +575,35 @@ def test_wrong_input_is_refused(call, given):
 
 def test_right_input_passes():
     assert guide().shape == X.shape and C(X, LEVEL).shape == (5, 7)
+
+
+# what the page says about PyTorch and about the mixture
+
+
+def test_library_gradient_inside_no_grad_is_an_error():
+    x = torch.randn(3)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        torch.autograd.grad(x.requires_grad_().square().sum(), x)
+
+
+def test_library_enable_grad_undoes_no_grad_but_not_inference_mode():
+    with torch.no_grad(), torch.enable_grad():
+        x = torch.ones(3).requires_grad_()
+        assert torch.equal(torch.autograd.grad(x.square().sum(), x)[0], 2 * torch.ones(3))
+    with torch.inference_mode(), torch.enable_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        x = torch.ones(3).requires_grad_()
+        torch.autograd.grad(x.square().sum(), x)
+
+
+def test_guidance_of_points_of_the_class_is_largest_around_level_300():
+    """In units of the noise, at points of the class asked for: its mean peaks there and is tiny below 100."""
+    schedule, generator = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.Generator().manual_seed(0)
+    clean = TOY.means[1] + TOY.deviations[1] * torch.randn(4000, 2, generator=generator, dtype=torch.float64)
+    exact, y, sizes = OneLevel(schedule, TOY.log_joint), torch.ones(4000).long(), []
+    for level in range(0, 1000, 20):
+        t, eps = torch.full((4000,), level), torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        x = ddpm.q_sample(schedule, clean[:, :, None, None], t, eps[:, :, None, None])
+        gradient = cg.guidance(exact, y, 1.0, x, t).flatten(1)
+        sizes.append(float(schedule.noise[level]) * gradient.norm(dim=1).mean().item())
+    assert 250 <= 20 * sizes.index(max(sizes)) <= 400
+    assert max(sizes[:5]) < 0.05 * max(sizes)

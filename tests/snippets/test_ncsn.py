@@ -1,12 +1,13 @@
 """NCSN: the loss's minimum, each sampler's step and whole runs, against closed forms and diffusers."""
 
+import inspect
 import math
 from collections import deque
 
 import matplotlib.image
 import pytest
 import torch
-from diffusers import ScoreSdeVeScheduler
+from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 from safetensors.torch import load_file
 from torch import nn
 
@@ -588,3 +589,52 @@ def test_ladder_stays_exact_in_low_precision():
         entry = ncsn.at(LADDER, LEVEL + 3, X.to(dtype))
         assert entry.dtype == dtype and torch.equal(entry[0, 0], LADDER[3].to(dtype))
     assert math.isclose(float(MODEL.shrink[0]), 1 / math.sqrt(17))
+
+
+# what the page says about diffusers
+
+
+def test_library_ve_scheduler_has_one_list_in_each_order():
+    theirs = ScoreSdeVeScheduler(L, sigma_min=0.05, sigma_max=4.0)
+    assert (theirs.sigmas.diff() < 0).all() and (theirs.discrete_sigmas.diff() > 0).all()
+
+
+def test_library_ve_predictor_cites_the_ancestral_equation_and_doubts_its_noise():
+    """Equation 47 is the ancestral step; the noise is that of the reverse SDE, as the tests above show."""
+    source = inspect.getsource(ScoreSdeVeScheduler.step_pred)
+    assert "equation 47 shows the analog from SDE models to ancestral sampling methods" in source
+    assert "TODO is the variable diffusion the correct scaling term for the noise?" in source
+    assert "predicted noise" in ScoreSdeVeScheduler.step_pred.__doc__
+
+
+def test_library_ve_corrector_averages_norms_over_the_batch():
+    """A sample's step changes with the score of another sample."""
+    theirs, x, score = diffusers_sde(), torch.randn(2, 1, 2, 3), torch.randn(2, 1, 2, 3)
+    longer = score * torch.tensor([1.0, 10.0]).view(2, 1, 1, 1)
+    steps = [theirs.step_correct(s, x, generator=torch.Generator().manual_seed(0)).prev_sample for s in (score, longer)]
+    assert (steps[0][0] - steps[1][0]).abs().max() > 0.01
+
+
+def test_library_ve_pipeline_is_deprecated_and_corrects_first():
+    source = inspect.getsource(ScoreSdeVePipeline.__call__)
+    assert source.index("scheduler.step_correct") < source.index("scheduler.step_pred")
+    assert ScoreSdeVePipeline.__module__.startswith("diffusers.pipelines.deprecated.")
+
+
+def test_library_ve_network_divides_by_sigma():
+    """A network of Fourier features, as google/ncsnpp-… are, divides its output by the time that it is told."""
+    torch.manual_seed(0)
+    sizes = {
+        "block_out_channels": (4, 4),
+        "norm_num_groups": 2,
+        "layers_per_block": 1,
+        "sample_size": 4,
+        "add_attention": False,
+    }
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    theirs = UNet2DModel(in_channels=1, out_channels=1, time_embedding_type="fourier", **sizes, **kinds).eval()
+    theirs.time_proj.weight.data.zero_()  # now the time is seen by the division alone
+    x = torch.randn(2, 1, 4, 4)
+    with torch.no_grad():
+        one, four = (theirs(x, torch.full((2,), sigma)).sample for sigma in (1.0, 4.0))
+    torch.testing.assert_close(four, one / 4)

@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import LlamaConfig, PhiConfig
+from transformers import GPTNeoXConfig, LlamaConfig, PhiConfig
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.glm import modeling_glm as glm
+from transformers.models.gptj import modeling_gptj as gptj
+from transformers.models.llama import modeling_llama as llama
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.phi.modeling_phi import PhiAttention, PhiRotaryEmbedding
 
@@ -626,3 +629,36 @@ WRONG = {
 def test_wrong_input_is_refused(name):
     with pytest.raises(ValueError, match="expected"):
         WRONG[name]()
+
+
+# what the page says about other models of transformers, and about angles that were never met
+
+
+def test_library_shares_of_a_head_that_turn():
+    """GPT-NeoX a quarter, Phi-1 a half (transformers' defaults for them); two fifths are for Phi-2's file to say."""
+    assert GPTNeoXConfig().rope_parameters["partial_rotary_factor"] == 0.25
+    assert PhiConfig().rope_parameters["partial_rotary_factor"] == 0.5
+
+
+@pytest.mark.parametrize("rotate", [gptj.rotate_every_two, glm.rotate_half])
+def test_library_gptj_and_glm_pair_neighbours(rotate):
+    """Llama pairs the halves."""
+    x = torch.arange(8.0).view(1, 1, 1, 8)
+    assert rotate(x).flatten().tolist() == [-1, 0, -3, 2, -5, 4, -7, 6]
+    assert llama.rotate_half(x).flatten().tolist() == [-4, -5, -6, -7, 0, 1, 2, 3]
+
+
+def test_pairs_that_go_round_in_128_positions():
+    for base, count in ((10_000, 6), (100, 11), (25, 15), (24, 16)):
+        assert (128 * rope.inverse_frequencies(32, base) >= 2 * math.pi).sum() == count
+
+
+def test_first_unknown_angles_of_ntk_aware_scaling():
+    """Of the pairs that do not go round in 128 positions, 6 to 14 meet one before 1,024, at 128 * 8**(i / 15)."""
+    known, theta = 128 * rope.inverse_frequencies(32), rope.ntk_aware(32, 8.0)
+    first = known / theta
+    short = known < 2 * math.pi
+    assert short.nonzero().flatten().tolist() == list(range(6, 16))
+    torch.testing.assert_close(first, 128 * 8 ** (torch.arange(16, dtype=torch.float64) / 15))
+    assert (first[6:15] < 1023).all() and first[15] > 1023.9
+    assert round(first[6].item()) == 294 and round(first[14].item()) == 891
