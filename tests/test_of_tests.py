@@ -34,6 +34,7 @@ COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/t
 COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
 COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py"]
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
+COPIED += ["tests/disturb.py", "tests/equations.py", "tests/formula.py"]
 
 MODULE = '''"""A toy.
 
@@ -72,10 +73,11 @@ import torch
 from snippets.toy import double
 
 
-@pytest.mark.equation("toy-double")
-def test_double(agrees):
+@pytest.mark.equation("toy-double", of=double)
+def test_double(agrees, formula):
     x = torch.rand(3, 2)
     agrees(double(x), x + x, oracle="torch.add")
+    formula("toy-double").holds({"y": double(x), "x": x})
 '''
 PAGE = """---
 title: Toy
@@ -182,7 +184,7 @@ TOY, POST, LAB = "snippets/toy.py", "docs/posts/Toy.md", "docs/labs/Toy.ipynb"
 FIGURE, TESTS = "docs/figures/Toy/plot.svg", "tests/snippets/test_toy.py"
 IMPORTS, START, END = "# --8<-- [start:imports]", "# --8<-- [start:main]", "# --8<-- [end:main]"
 INCLUDE, PICTURE = '--8<-- "snippets/toy.py:imports"', "![A line that rises.](../figures/Toy/plot.svg)"
-MARKER, HOST, TODO = '@pytest.mark.equation("toy-double")', "https://cdn.example.org/x", "TO" + "DO: write"
+MARKER, HOST, TODO = '@pytest.mark.equation("toy-double", of=double)', "https://cdn.example.org/x", "TO" + "DO: write"
 ASKED, MARK_IT = "a reader's browser would ask another host:", "Mark the test that checks it with @pytest.mark.equation"
 QUOTES, UNSEEN = "is no include of a section. Write it with quotes, alone", "no runner and no test sees the fence"
 UNQUOTED, NO_ALT = INCLUDE.replace('"', ""), "the picture has no alternative text. Say in a sentence what it shows"
@@ -243,7 +245,7 @@ EQUATIONS = {
         "no page has the equation toy-duoble that this test checks. Write toy-double",
     ),
     "in a marker without a name": Defect(
-        TESTS, '("toy-double")', "(pytest.name)", "def test", "the marker's id is not written"
+        TESTS, '"toy-double", of', "pytest.name, of", "def test", "the marker's id is not written"
     ),
 }
 TYPED = {
@@ -448,7 +450,7 @@ def test_a_suite_without_a_defect_passes_and_is_reported(tree):
     (oracle,) = written.pop("oracles")
     assert re.fullmatch(r"torch [\d.]+\S* add", oracle["name"])
     assert 0 <= oracle["difference"] <= oracle["tolerance"] == 1e-5
-    assert written == {"tests": 3, "equations": 1, "shape_comments": 1}
+    assert written == {"tests": 3, "equations": 1, "evaluated": 1, "pinned": 0, "shape_comments": 1}
     replace(tree, POST, "# Toy\n", "# A toy\n")
     assert report.load(tree) is None  # the report speaks of another tree
 

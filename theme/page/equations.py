@@ -13,11 +13,16 @@ DISPLAY = re.compile(r"\$\$.*?\$\$", re.S)
 LABEL = re.compile(r"\\label\{([^}]*)\}")
 
 
-def labels(page: Page) -> list[tuple[str, int]]:
-    r"""The numbered equations of a page: each \label inside a display formula, with its line in the file."""
+def displays(page: Page) -> list[tuple[str, int, str]]:
+    r"""The numbered equations of a page: each \label inside a display formula, its line in the file, and the LaTeX."""
     text = blank(FENCE, page.text)
-    found = [(m[1], d.start() + m.start()) for d in DISPLAY.finditer(text) for m in LABEL.finditer(d[0])]
-    return [(label, page.first_line + text.count("\n", 0, at)) for label, at in found]
+    found = [(m[1], d.start() + m.start(), d[0][2:-2]) for d in DISPLAY.finditer(text) for m in LABEL.finditer(d[0])]
+    return [(label, page.first_line + text.count("\n", 0, at), tex) for label, at, tex in found]
+
+
+def labels(page: Page) -> list[tuple[str, int]]:
+    """The labels of a page's numbered equations, with their lines."""
+    return [(label, line) for label, line, _ in displays(page)]
 
 
 def equations(pages: list[Page], root: Path) -> list[Mark]:

@@ -6,6 +6,7 @@ import torch
 
 from snippets.blocks import image_metrics as metrics
 from snippets.data.digits import digits
+from tests.formula import Matrix
 
 
 def gaussian(count: int, mean: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
@@ -16,7 +17,16 @@ def gaussian(count: int, mean: torch.Tensor, root: torch.Tensor) -> torch.Tensor
     return x @ root.T + mean
 
 
-@pytest.mark.equation("ddpm-frechet")
+@pytest.mark.equation("ddpm-frechet", of=metrics.frechet_distance)
+def test_frechet_distance_is_its_formula(formula):
+    mean_a, mean_b = torch.randn(5).double(), torch.randn(5).double()
+    mixed_a, mixed_b = torch.randn(2, 5, 5).double()
+    a, b = gaussian(40, mean_a, mixed_a), gaussian(30, mean_b, mixed_b)  # covariances that do not commute
+    names = {"d": metrics.frechet_distance(a, b) ** 0.5, r"\mu_a": mean_a, r"\mu_b": mean_b}
+    names |= {r"\Sigma_a": Matrix(torch.cov(a.T)), r"\Sigma_b": Matrix(torch.cov(b.T))}
+    formula("ddpm-frechet").holds(names | {r"\operatorname{tr}": lambda matrix: matrix.rows.trace()})
+
+
 def test_frechet_distance_of_known_gaussians():
     mean_a, mean_b = torch.randn(5).double(), torch.randn(5).double()
     diagonal_a, diagonal_b = torch.rand(5).double() + 0.5, torch.rand(5).double() + 0.5
