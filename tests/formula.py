@@ -350,10 +350,10 @@ def whole(items: list, names: dict) -> int:
 
 
 def fulfilled(items: list, names: dict) -> Tensor:
-    """Whether a relation holds, elementwise."""
+    """Whether a relation holds, elementwise; or a condition in words, bound to truth values."""
     parts, relations = sides(items)
     if not relations:
-        raise FormulaError(f"{shown(items)} is no relation")
+        return value(items, names).bool()
     values = [value(part, names) for part in parts]
     return reduce(
         torch.logical_and, (RELATIONS[r](*pair) for r, *pair in zip(relations, values, values[1:], strict=False))
