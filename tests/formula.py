@@ -7,10 +7,11 @@ stands on both sides of each relation. Nothing of the formula is left out: text 
 `apart`. Then each term is taken away in turn, and the value has to change, or the test's values prove too little.
 SymPy's parser reads sums, products, powers, fractions and functions; what stands around them is read here.
 
-A value is a number or a tensor, taken elementwise (where a vector is asked for, it lies in the last dimension); or a
-`Matrix`, which multiplies vectors and matrices; or a callable. A callable gets what stands in brackets behind it. If
-nothing does, it gets the values of its parameters' names: {"x_j": lambda j: x[:, j], "j": range(5)} for \sum_j x_j. An
-operator (\sum_j, \max_u, \nabla, \mathbb{E}, \operatorname{Re}) that is bound gets the value of what follows.
+A value is a number or a tensor, taken elementwise; where a vector is asked for, it lies in the last dimension, and of
+(B, D) vectors the norms are (B, 1). Or it is a `Matrix`, which multiplies vectors and matrices, or a callable. A
+callable gets what stands in brackets behind it. If nothing does, it gets the values of its parameters' names:
+{"x_j": lambda j: x[:, j], "j": range(5)} for \sum_j x_j. An operator (\sum_j, \max_u, \int, \nabla, \mathbb{E},
+\operatorname{Re}) that is bound to a callable acts on the product that follows.
 """
 
 import hashlib
@@ -32,7 +33,14 @@ TOKEN = re.compile(
 SILENT = re.compile(
     r"\\(?:[,;!: ]|quad|qquad|[bB]igg?[lrm]?|left|right|displaystyle|(?:label|begin|end)\{(?!cases|pm).*)"
 )
-ALIKE = {r"\tfrac": r"\frac", r"\dfrac": r"\frac", r"\leq": r"\le", r"\geq": r"\ge", r"\Vert": r"\lVert"}
+ALIKE = {
+    r"\tfrac": r"\frac",
+    r"\dfrac": r"\frac",
+    r"\leq": r"\le",
+    r"\geq": r"\ge",
+    r"\Vert": r"\lVert",
+    r"\vert": r"\mid",
+}
 
 PAIRS = {"{": "}", "(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor"}
 PAIRS |= {r"\lceil": r"\rceil", r"\lvert": r"\rvert", r"\lVert": r"\rVert", "|": "|"}
@@ -41,6 +49,7 @@ PAIRS |= {rf"\begin{{{name}}}": rf"\end{{{name}}}" for name in ("cases", "pmatri
 RELATIONS = {
     "=": lambda a, b: a == b,
     r"\leftarrow": lambda a, b: a == b,
+    r"\approx": lambda a, b: a == b,
     r"\le": lambda a, b: a <= b,
     r"\ge": lambda a, b: a >= b,
     "<": lambda a, b: a < b,
@@ -48,7 +57,7 @@ RELATIONS = {
     r"\neq": lambda a, b: a != b,
 }
 BETWEEN = {",", r"\Longrightarrow", r"\\"}  # the formulas of one display
-OPERATORS = (r"\sum", r"\prod", r"\max", r"\min", r"\nabla", r"\mathbb{E}", r"\operatorname")
+OPERATORS = (r"\sum", r"\prod", r"\max", r"\min", r"\int", r"\nabla", r"\mathbb{E}", r"\operatorname")
 FOLDS = {r"\sum": torch.add, r"\prod": torch.mul, r"\max": torch.maximum, r"\min": torch.minimum}
 FUNCTIONS = {r"\exp", r"\ln", r"\log", r"\cos", r"\sin"}
 SIGNS = {"+", "-", "/", "^", r"\cdot", r"\odot"}
@@ -276,7 +285,7 @@ def grouped(group: Group, rest: list, names: dict):
                 if [str(one) for one in rest[:2]] == ["_", "F"]:
                     del rest[:2]
                 return torch.linalg.matrix_norm(inside.rows)
-            return torch.linalg.vector_norm(inside, dim=-1)
+            return torch.linalg.vector_norm(inside, dim=-1, keepdim=inside.ndim > 1)
         case r"\lvert" | "|":
             return value(group.items, names).abs()
         case r"\lfloor":
@@ -285,7 +294,7 @@ def grouped(group: Group, rest: list, names: dict):
             return value(group.items, names).ceil()
         case r"\langle":
             first, second = (value(one, names) for one in split(group.items, {","}))
-            return (first * second).sum(-1)
+            return (first * second).sum(-1, keepdim=first.ndim > 1)
         case r"\begin{cases}":
             return chosen(group, names)
         case r"\begin{pmatrix}":
@@ -341,10 +350,10 @@ def whole(items: list, names: dict) -> int:
 
 
 def fulfilled(items: list, names: dict) -> Tensor:
-    """Whether a relation holds, elementwise."""
+    """Whether a relation holds, elementwise; or a condition in words, bound to truth values."""
     parts, relations = sides(items)
     if not relations:
-        raise FormulaError(f"{shown(items)} is no relation")
+        return value(items, names).bool()
     values = [value(part, names) for part in parts]
     return reduce(
         torch.logical_and, (RELATIONS[r](*pair) for r, *pair in zip(relations, values, values[1:], strict=False))
@@ -495,11 +504,14 @@ class Formula:
 
     proved = set()  # formulas whose every term was seen to count, in this run
 
-    def holds(self, bindings: dict, apart: tuple[str, ...] | str = (), tolerance: float = 1e-10) -> None:
+    def holds(
+        self, bindings: dict, apart: tuple[str, ...] | str = (), tolerance: float = 1e-10, idle: str = ""
+    ) -> None:
         """Assert that all its relations hold where its symbols have these values.
 
         apart: text of the formula that says no number, such as z \\sim \\mathcal{N}(0, I); it must be there. Values are
-        compared in float64, to the tolerance, relative where they are large.
+        compared in float64, to the tolerance, relative where they are large. idle: a term that does not count, such as
+        a constant whose gradient is taken.
         """
         __tracebackhide__ = True
         for part in self.parts(bindings, apart):
@@ -510,7 +522,7 @@ class Formula:
             for relation, left, right, *pair in zip(relations, pieces, pieces[1:], values, values[1:], strict=False):
                 difference = compared(relation, *pair, tolerance)
                 assert difference is None, f"{self.place}: {shown(left)} {relation} {shown(right)}: {difference}"
-            self.prove([(piece, lambda items: value(items, bindings), tolerance) for piece in pieces])
+            self.prove(pieces, lambda items: value(items, bindings), tolerance, idle)
         self.done()
 
     def agrees(self, ours, bindings: dict, apart: tuple[str, ...] | str = (), tolerance: float = 1e-10) -> None:
@@ -526,7 +538,7 @@ class Formula:
             raise self.error(str(error)) from None
         difference = compared("=", number(ours), number(theirs), tolerance)
         assert difference is None, f"{self.place}: {shown(part)}: {difference}"
-        self.prove([(part, lambda items: number(read(items, bindings)), tolerance)])
+        self.prove([part], lambda items: number(read(items, bindings)), tolerance)
         self.done()
 
     def error(self, message: str) -> FormulaError:
@@ -555,9 +567,9 @@ class Formula:
         except FormulaError as error:
             raise self.error(str(error)) from None
 
-    def prove(self, sides: list) -> None:
+    def prove(self, sides: list[list], read: Callable, tolerance: float, idle: str = "") -> None:
         """Assert that each side changes when one of its terms is taken away; once a run."""
-        for items, read, tolerance in sides:
+        for items in sides:
             if (self.name, shown(items)) in self.proved:
                 continue
             whole = read(items)
@@ -566,7 +578,7 @@ class Formula:
                     same = compared("=", read(less), whole, 10 * tolerance) is None
                 except Exception:  # what cannot be evaluated any more has changed
                     continue
-                if same:
+                if same and missing != idle:
                     raise AssertionError(
                         f"{self.place}: {shown(items)} has the same value without {missing}. "
                         "Choose values for which every term counts"
@@ -582,7 +594,7 @@ def compared(relation: str, left, right, tolerance: float) -> str | None:
     if left.isnan().any() or right.isnan().any() or not left.numel():
         return "there is NaN" if left.numel() else "there is nothing to compare"
     room = tolerance * (1 + right.abs())
-    if relation in ("=", r"\leftarrow"):
+    if relation in ("=", r"\leftarrow", r"\approx"):
         off = (left - right).abs() > room
         off &= left != right  # infinities
     elif relation in (r"\le", "<"):
@@ -590,5 +602,5 @@ def compared(relation: str, left, right, tolerance: float) -> str | None:
     elif relation in (r"\ge", ">"):
         off = ~RELATIONS[relation](left + room, right)
     else:
-        off = left == right
+        off = (left - right).abs() <= room
     return f"{left[off][0].item():.12g} and {right[off][0].item():.12g}" if off.any() else None

@@ -17,6 +17,7 @@ from snippets import cfg, ddpm
 from snippets.data import scenes as scene_data
 from snippets.data.scenes import scenes
 from snippets.data.toy2d import Toy2D, toy2d
+from tests.formula import Matrix
 from tests.snippets.oracles import diffusers_unet, perturbed
 
 LEVELS = [(0.999, 0.045), (0.8, 0.6), (0.1, 0.995)]  # signal, noise
@@ -46,7 +47,26 @@ def exact(signal: float, noise: float, count: int = 9):
     return toy, x, told[..., None, None], toy.eps(x, signal, noise)[..., None, None]
 
 
-@pytest.mark.equation("cfg-guided")
+@pytest.mark.equation("cfg-guided", of=cfg.guide)
+@pytest.mark.equation("cfg-tilted", of=cfg.guide)
+@pytest.mark.equation("cfg-implicit", of=None)
+def test_guidance_is_its_formulas(formula):
+    """For one class of the mixture, where log densities can be differentiated; s = 2.5."""
+    signal, noise = LEVELS[1]
+    toy, x, told, untold = exact(signal, noise)
+    x.requires_grad_()
+    names = {r"\epsilon(x_t)": untold[:, :, 0, 0], r"\epsilon(x_t, y)": told[1, :, :, 0, 0]}
+    ours = {r"\tilde\epsilon": cfg.guide(told[1], untold, 2.5)[:, :, 0, 0], "s": 2.5}
+    formula("cfg-guided").holds(names | ours)
+    log_class = toy.log_posterior(x, signal, noise)[:, 1]
+    gradient = torch.autograd.grad(log_class.sum(), x, retain_graph=True)[0]
+    level = {r"\bar\alpha_t": torch.full_like(gradient, signal**2)}
+    formula("cfg-implicit").holds(names | level | {r"\nabla \log p_t(y \mid x_t)": gradient})
+    nabla = {r"\nabla": lambda value: torch.autograd.grad(value.sum(), x, retain_graph=True)[0]}
+    densities = {"p_t(x_t)": toy.log_density(x, signal, noise).exp(), r"p_t(y \mid x_t)": log_class.exp()}
+    formula("cfg-tilted").holds(ours | level | nabla | densities)
+
+
 @pytest.mark.parametrize("signal, noise", LEVELS)
 def test_guidance_is_linear_in_the_scale(signal, noise):
     _, _, told, untold = exact(signal, noise)
@@ -59,7 +79,6 @@ def test_guidance_is_linear_in_the_scale(signal, noise):
     assert (cfg.guide(untold, told, 8.0) - cfg.guide(told, untold, 8.0)).abs().max() > 0.1  # halves swapped
 
 
-@pytest.mark.equation("cfg-implicit")
 @pytest.mark.parametrize("signal, noise", LEVELS)
 def test_the_difference_of_the_predictions_is_a_classifiers_gradient(signal, noise, agrees):
     toy, x, told, untold = exact(signal, noise)
@@ -71,7 +90,6 @@ def test_the_difference_of_the_predictions_is_a_classifiers_gradient(signal, noi
         assert ((told[k] - untold) / noise - gradient).abs().max() > 1e-3  # the sign
 
 
-@pytest.mark.equation("cfg-tilted")
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0, 8.0])
 def test_guided_noise_is_the_score_of_the_tilted_density_at_its_level(scale, agrees):
     """eps of p_t(x) p_t(y | x)^s, by automatic differentiation of the exact log densities."""
@@ -87,9 +105,10 @@ def test_guided_noise_is_the_score_of_the_tilted_density_at_its_level(scale, agr
             assert (other - wanted).abs().max() > 1e-3
 
 
-@pytest.mark.equation("cfg-scale")
-def test_both_conventions_give_the_same_prediction():
+@pytest.mark.equation("cfg-scale", of=cfg.scale_from_w)
+def test_both_conventions_give_the_same_prediction(formula):
     """The paper: (1 + w) told - w untold. Libraries: untold + s (told - untold)."""
+    formula("cfg-scale").holds({"s": cfg.scale_from_w(2.5), "w": 2.5})
     told, untold = torch.randn(2, 4, 3, 5, 6, dtype=torch.float64)
     for w in (-1.0, 0.0, 0.3, 2.0, 7.5):
         paper = (1 + w) * told - w * untold
@@ -252,7 +271,41 @@ def test_conditions_are_dropped_one_by_one(trailing):
     assert torch.equal(kept, condition) and not gone.any()
 
 
-@pytest.mark.equation("cfg-loss")
+@pytest.mark.equation("cfg-loss", of=(cfg.guided_loss, cfg.drop_condition))
+def test_the_loss_is_its_formula(formula):
+    """Expectation: the mean over a batch. The code takes the mean over the 3 * 4 * 8 numbers, not their sum."""
+    asked = []
+
+    class Network(nn.Module):
+        encoder = cfg.ClassEncoder(3, dim=4)
+
+        def forward(self, x, t, condition):
+            asked[:] = x, t, condition
+            return x.sin() + (0.1 * t.double() + condition)[:, None, None, None]
+
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta(40, 2e-3, 0.3))
+    model, y = Network(), torch.arange(3).repeat(30)
+    x0 = torch.rand(90, 3, 4, 8, dtype=torch.float64) * 2 - 1
+    loss = cfg.guided_loss(model, schedule, x0, y, 0.1, torch.Generator().manual_seed(0))
+    xt, t, told = asked
+    bar = torch.stack([torch.prod(1 - schedule.beta[: level + 1]) for level in t])
+    names = {
+        "L": 3 * 4 * 8 * loss,
+        r"\mathbb{E}_{x_0, y, t, \epsilon}": torch.mean,
+        "w_t": (1 / (1 - bar)).clamp(max=10)[:, None],
+        "x_0": x0.flatten(1),
+        r"x_\theta": lambda x, t, y: model(x.view(xt.shape), t, y).flatten(1),
+        "x_t": xt.flatten(1),
+        "t": t,
+        "y'": told,
+        r"\varnothing": 3,
+        r"\text{with probability } 0.1": told == 3,
+        "y": y,
+    }
+    formula("cfg-loss").holds(names)
+    assert 2 <= (told == 3).sum() <= 20
+
+
 def test_the_loss_is_the_error_of_x0_with_a_share_of_the_conditions_dropped():
     """What the network is asked, and that the images of the batch and their conditions stay pairs."""
     asked = []
@@ -312,10 +365,13 @@ def test_one_network_learns_both_predictions_and_training_repeats(monkeypatch):
 # remedies
 
 
-@pytest.mark.equation("cfg-rescale")
-def test_rescale_equals_diffusers_and_restores_the_deviation(agrees):
+@pytest.mark.equation("cfg-rescale", of=cfg.rescale)
+def test_rescale_equals_diffusers_and_restores_the_deviation(agrees, formula):
     told = 1.3 * torch.randn(4, 3, 5, 6, dtype=torch.float64)
     eps = 5 * torch.randn_like(told) + 0.2
+    names = {r"\tilde x \leftarrow": cfg.rescale(eps, told, 0.3), r"\tilde x": eps, r"x_\theta(x_t, t, y)": told}
+    deviation = {r"\sigma": lambda x: x.std(dim=(1, 2, 3), keepdim=True)}
+    formula("cfg-rescale").holds(names | deviation | {r"\phi": 0.3})
     for phi in (0.0, 0.3, 1.0):
         agrees(cfg.rescale(eps, told, phi), rescale_noise_cfg(eps, told, phi), "diffusers.rescale_noise_cfg", 1e-10)
     torch.testing.assert_close(cfg.rescale(eps, told, 1.0).std(dim=(1, 2, 3)), told.std(dim=(1, 2, 3)))
@@ -323,11 +379,14 @@ def test_rescale_equals_diffusers_and_restores_the_deviation(agrees):
     assert (cfg.rescale(told, eps, 0.3) - rescale_noise_cfg(eps, told, 0.3)).abs().max() > 0.1
 
 
-@pytest.mark.equation("cfg-threshold")
-def test_dynamic_threshold_equals_diffusers(agrees):
+@pytest.mark.equation("cfg-threshold", of=cfg.dynamic_threshold)
+def test_dynamic_threshold_equals_diffusers(agrees, formula):
     theirs = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=0.8, sample_max_value=1e6)
     x0 = torch.randn(5, 3, 4, 6, dtype=torch.float64) * torch.tensor([0.1, 0.5, 1, 3, 9])[:, None, None, None]
     ours = cfg.dynamic_threshold(x0, 0.8)
+    quantile = lambda x: x.flatten(1).quantile(0.8, dim=1)[:, None, None, None]  # noqa: E731
+    names = {r"\hat x_0 \leftarrow": ours, r"\hat x_0": x0, "q": quantile(x0.abs()).clamp(min=1)}
+    formula("cfg-threshold").holds(names | {r"\mathrm{quantile}": quantile})
     agrees(ours, theirs._threshold_sample(x0), "diffusers.DDIMScheduler", 1e-10)
     assert ours.abs().max() <= 1
     assert torch.equal(ours[0], x0[0])  # small pictures stay as they are
@@ -335,11 +394,20 @@ def test_dynamic_threshold_equals_diffusers(agrees):
     assert (cfg.dynamic_threshold(x0, 0.9) - ours).abs().max() > 1e-2
 
 
-@pytest.mark.equation("cfg-adjust")
-def test_with_x0_changes_the_implied_picture_and_nothing_else(batch):
+@pytest.mark.equation("cfg-adjust", of=cfg.with_x0)
+def test_with_x0_changes_the_implied_picture_and_nothing_else(batch, formula):
     x, t, _ = batch
     schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
     eps = torch.randn_like(x)
+    bar = torch.cumprod(1 - ddpm.linear_beta(), 0)[t][:, None, None, None]
+    names = {
+        r"\epsilon'": cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0.sin())(x, t),
+        "x_t": x,
+        r"\bar\alpha_t": bar,
+        r"\mathrm{adjust}": torch.sin,
+        r"\hat x_0(x_t, \tilde\epsilon)": (x - (1 - bar).sqrt() * eps) / bar.sqrt(),
+    }
+    formula("cfg-adjust").holds(names)
     same = cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0)(x, t)
     torch.testing.assert_close(same, eps)
     half = cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0 / 2)(x, t)
@@ -355,8 +423,8 @@ def test_with_x0_changes_the_implied_picture_and_nothing_else(batch):
 # what is known is kept
 
 
-@pytest.mark.equation("cfg-keep")
-def test_corrections_are_the_nearest_pictures_that_agree():
+@pytest.mark.equation("cfg-keep", of=(cfg.keep_pixels, cfg.keep_small))
+def test_corrections_are_the_nearest_pictures_that_agree(formula):
     """A least-squares solver gives the nearest x with A x = y; so does the correction, for both A."""
     x0 = (torch.rand(2, 1, 4, 6, dtype=torch.float64) - 0.5) * 0.4  # well inside [-1, 1]
     real = (torch.rand(2, 1, 4, 6, dtype=torch.float64) - 0.5) * 0.4
@@ -371,6 +439,8 @@ def test_corrections_are_the_nearest_pictures_that_agree():
         nearest = x0.flatten(1) + (y - x0.flatten(1) @ matrix.T) @ torch.linalg.pinv(matrix).T
         ours = keep(x0).flatten(1)
         torch.testing.assert_close(ours, nearest)
+        names = {r"\hat x_0 \leftarrow": ours, r"\hat x_0": x0.flatten(1), "x_0": real.flatten(1)}
+        formula("cfg-keep").holds(names | {"A": Matrix(matrix), "A^{+}": Matrix(torch.linalg.pinv(matrix))})
         torch.testing.assert_close(ours @ matrix.T, y)
         assert (keep(real) - real).abs().max() < 1e-12
         assert (ours - real.flatten(1)).abs().max() > 0.05  # the rest is the guess's own

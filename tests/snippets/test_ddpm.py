@@ -229,8 +229,8 @@ def test_the_bound_weighs_the_noise_error_as_derived(schedule, batch, formula):
     kl = torch.distributions.kl_divergence(q, p)
     beta, noise = schedule.at(schedule.beta, t, xt), schedule.at(schedule.noise, t, xt)
     names = {r"\beta_t": beta, r"\sigma_t": sigma, r"\alpha_t": 1 - beta, r"\bar\alpha_t": alpha_bar(t)}
-    names = {key: table.flatten() for key, table in names.items()} | {r"\epsilon": eps.flatten(1)}
-    whole = {r"\mathrm{KL}(q(x_{t-1}\mid x_t, x_0)\Vert p_\theta(x_{t-1} \mid x_t))": kl.flatten(1).sum(1)}
+    names = {key: table.flatten(1) for key, table in names.items()} | {r"\epsilon": eps.flatten(1)}
+    whole = {r"\mathrm{KL}(q(x_{t-1}\mid x_t, x_0)\Vert p_\theta(x_{t-1} \mid x_t))": kl.flatten(1).sum(1, True)}
     formula("ddpm-bound").holds(names | whole | {r"\epsilon_\theta(x_t, t)": guess.flatten(1)})
     weight = beta**2 / (2 * sigma**2 * (1 - beta) * noise**2)
     torch.testing.assert_close(kl, weight * (eps - guess) ** 2)

@@ -95,7 +95,22 @@ def slow_coverage(points, centres, k):
     return sum(inside) / len(inside)
 
 
-@pytest.mark.equation("cgd-precision")
+@pytest.mark.equation("cgd-precision", of=metrics.precision_recall)
+def test_precision_and_recall_are_their_formulas(formula):
+    real, drawn = torch.randn(70, 4).double(), 0.6 * torch.randn(50, 4).double() + 0.8
+
+    def inside(points, centres):
+        """Whether each point lies in a ball around a centre that reaches to its third nearest other centre."""
+        reach = torch.cdist(centres, centres).sort(dim=1).values[:, 3]
+        return (torch.cdist(points, centres) <= reach).any(dim=1)
+
+    precision, recall = metrics.precision_recall(real, drawn, 3)
+    real_like, covered = inside(drawn, real), inside(real, drawn)
+    names = {r"\text{precision}": precision, "M": 50, r"\mathbf{1}[y_j \in R]": lambda j: real_like[j - 1]}
+    names |= {r"\text{recall}": recall, "N": 70, r"\mathbf{1}[x_i \in D]": lambda i: covered[i - 1]}
+    formula("cgd-precision").holds(names)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_precision_and_recall_equal_scikit_learns(k, agrees):
     generator = torch.Generator().manual_seed(k)
