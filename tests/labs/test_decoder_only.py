@@ -44,7 +44,7 @@ def test_loops_are_faster_than_transformers():
         assert speed[name]["share"]["fast"] < 1, name  # nothing beats the ceiling
         assert speed[name]["tokens_a_second"]["no_cache"] < speed[name]["tokens_a_second"]["plain"], name
     plain = speed["large"]["over_dynamic"]
-    assert 1.3 > plain["by_input"] > plain["plain"] > 1  # missed with eleven million weights, and the page says so
+    assert 1.3 > plain["by_input"] > plain["plain"] > 1  # with eleven million weights little is gained
 
 
 def test_a_cache_makes_the_cost_of_a_token_nearly_level():

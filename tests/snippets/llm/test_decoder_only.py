@@ -1,6 +1,7 @@
 """Decoder-only models: folders and logits against transformers, caches, samplers, counts, speculative decoding."""
 
 import copy
+import inspect
 import itertools
 import json
 import math
@@ -18,9 +19,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers.generation import logits_process
+from transformers.generation import GenerationMixin, logits_process
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
+from snippets.data.text import text
 from snippets.llm import decoder_only as decoder
 from snippets.llm import rope
 from tests.snippets.oracles import perturbed
@@ -1233,3 +1235,40 @@ def test_a_cache_of_another_batch_is_refused(kind):
     model = small(kind)
     with pytest.raises(ValueError, match="expected"):
         model(torch.zeros(1, 3, dtype=torch.long), decoder.empty_cache(model, 5, 17))
+
+
+# what the page says about the first loss, and about PyTorch and transformers
+
+
+@torch.no_grad()
+def test_a_tied_model_first_guesses_the_token_that_it_has_just_read():
+    """So its first loss is low where a token repeats; elsewhere, and untied, it is near ln V."""
+    codes, losses = text()[:50_000].unfold(0, 257, 5000), {}
+    repeats = codes[:, 1:] == codes[:, :-1]
+    assert repeats.float().mean() > 0.02
+    for tied in (True, False):
+        torch.manual_seed(0)
+        logits = decoder.Llama(decoder.Config(tied=tied))(codes[:, :-1])
+        loss = F.cross_entropy(logits.transpose(1, 2), codes[:, 1:], reduction="none")
+        losses[tied] = loss[repeats].mean().item(), loss[~repeats].mean().item()
+    assert losses[True][0] < math.log(256) - 1
+    for near in (losses[True][1], *losses[False]):
+        assert abs(near - math.log(256)) < 0.5
+
+
+def test_library_rms_norm_of_pytorch_rounds_elsewhere():
+    """In bfloat16 it multiplies by the gain before it casts down: some results differ from ours, by a rounding."""
+    ours, theirs = decoder.RMSNorm(512, 1e-5).bfloat16(), nn.RMSNorm(512, 1e-5).bfloat16()
+    gain, x = (1 + 0.3 * torch.randn(512)).bfloat16(), (3 * torch.randn(100, 512)).bfloat16()
+    with torch.no_grad():
+        for norm in (ours, theirs):
+            norm.load_state_dict(dict.fromkeys(norm.state_dict(), gain))
+        one, other = ours(x).double(), theirs(x).double()
+    assert 0.01 < (one != other).double().mean() < 0.5
+    torch.testing.assert_close(one, other, rtol=2**-7, atol=0)
+
+
+def test_library_temperature_comes_before_top_k_top_p_and_min_p():
+    source = inspect.getsource(GenerationMixin._get_logits_processor)
+    places = [source.index(f"{name}LogitsWarper(") for name in ("Temperature", "TopK", "TopP", "MinP")]
+    assert places == sorted(places)
