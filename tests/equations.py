@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from tests.shapes import unwatched
-from theme.around.report import shown, used
+from theme.page.code import sections
 from theme.page.equations import displays
+from theme.page.listings import block_id
 from theme.page.pages import Page, posts
 
 COMPARES = {"agrees", "holds", "assert_close", "allclose", "approx"}
@@ -92,11 +93,10 @@ class Markers:
                 path = Path(code.co_filename)
                 path = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
                 lines = range(code.co_firstlineno, code.co_firstlineno + len(inspect.getsourcelines(code)[0]))
-                link = posixpath.relpath(path, posixpath.dirname(line))
-                seen = shown(self.root, path, dict(used(page)).get(path, set()))
-                if not set(lines) <= seen and f"]({link})" not in page.text:
-                    wrong = f"{name(function)} implements {equation}, but {line.partition(':')[0]} does not show it"
-                    yield f"{path}:{lines[0]}: {wrong}. Include its section there, or link to {link}"
+                if not at_the_formula(page, line, path, lines, self.root):
+                    wrong = f"{name(function)} implements {equation}, but {line} is far from its code"
+                    mend = "Include its section below the formula or below the next heading, or link to its block"
+                    yield f"{path}:{lines[0]}: {wrong}. {mend}, as in [the loss](#code-ddpm-loss)"
             if pin and marker.kwargs["of"] is None and not compares(item.function):
                 yield f"{place(item)} is marked for {equation}, but compares no values. Assert what the formula says"
 
@@ -171,6 +171,19 @@ def place(item, short: bool = False) -> str:
     """File and line of a test, and its name."""
     path, line, test = item.location
     return f"{path}:{line + 1}" if short else f"{path}:{line + 1}: {test}"
+
+
+def at_the_formula(page: Page, line: str, path: str, lines: range, root: Path) -> bool:
+    """Whether lines of a module are shown under the formula's heading or the next one, or linked to from there."""
+    text = page.text.split("\n")
+    at = int(line.rpartition(":")[2]) - page.first_line
+    heads = [number for number, one in enumerate(text) if one.startswith("## ")]
+    first, after = max([n for n in heads if n <= at], default=0), [n for n in heads if n > at] + [len(text)] * 2
+    near = "\n".join(text[first : after[1]])
+    names = [n for (module, n), (a, b) in sections(root)[0].items() if module == path and a < lines[0] <= lines[-1] < b]
+    link = posixpath.relpath(path, posixpath.dirname(line))
+    shown = any(f'"{path}:{n}"' in near or f"](#{block_id(path, n)})" in near for n in names)
+    return shown or f"]({link})" in near
 
 
 def compares(test) -> bool:

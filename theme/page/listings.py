@@ -26,6 +26,11 @@ def titled_fence(root: Path, info: str, body: str) -> str:
     return f'```python title="{found["path"]}:{found["section"]}:{line}"{fold}'
 
 
+def block_id(path: str, section: str) -> str:
+    """The anchor of the block that shows a section: code-ddpm-schedule."""
+    return f"code-{Path(path).stem}-{section}"
+
+
 def accept_options(language, inputs, options, attrs, md) -> bool:
     """Hand title and fold to `python_fence`."""
     options.update({name: inputs[name] for name in ("title", "fold") if name in inputs})
@@ -52,6 +57,7 @@ def python_fence(source: Source):
         path, section, line = title.split(":")
         link = f'<a href="{source.link(page_url(path))}#L{line}">{path}</a>'
         block = block.replace(">", f'><span class="filename">{link}</span>', 1)
+        block = block.replace(" ", f' id="{block_id(path, section)}" ', 1)
         if fold:
             block = f'<details class="fold"><summary>{section} · {path}</summary>{block}</details>'
         return block

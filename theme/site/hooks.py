@@ -2,6 +2,7 @@
 
 import html
 import logging
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -182,6 +183,7 @@ def on_page_content(content: str, page: Page, config, files) -> str:
         return told(build.wrong)
     above, below = _header(page)
     content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
+    page.present_anchor_ids |= set(re.findall(r'<div id="(code-[\w-]+)"', content))  # blocks, for links to them
     if not content.lstrip().startswith("<h1"):
         title = html.escape(page.meta.get("title") or page.title)
         content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'
