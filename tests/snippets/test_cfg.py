@@ -292,7 +292,7 @@ def test_the_loss_is_its_formula(formula):
     names = {
         "L": 3 * 4 * 8 * loss,
         r"\mathbb{E}_{x_0, y, t, \epsilon}": torch.mean,
-        "w_t": (1 / (1 - bar)).clamp(max=10)[:, None],
+        r"\lambda_t": (1 / (1 - bar)).clamp(max=10)[:, None],
         "x_0": x0.flatten(1),
         r"x_\theta": lambda x, t, y: model(x.view(xt.shape), t, y).flatten(1),
         "x_t": xt.flatten(1),
