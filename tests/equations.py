@@ -97,7 +97,7 @@ class Markers:
                 if not set(lines) <= seen and f"]({link})" not in page.text:
                     wrong = f"{name(function)} implements {equation}, but {line.partition(':')[0]} does not show it"
                     yield f"{path}:{lines[0]}: {wrong}. Include its section there, or link to {link}"
-            if pin and marker.kwargs["of"] is None and not compares(item.function):
+            if pin and not named(marker) and not compares(item.function):
                 yield f"{place(item)} is marked for {equation}, but compares no values. Assert what the formula says"
 
     def proved(self, item, marker):
