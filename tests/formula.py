@@ -232,7 +232,7 @@ def value(items: list, names: dict) -> Tensor | Matrix:
                 text.append("(" + put(value(rest.pop(0).items, names)) + ")")
         elif is_mark(item, SIGNS):
             text.append(r"\cdot" if item == r"\odot" else item)
-        elif isinstance(item, str) and re.fullmatch(r"[\d.{},]+", item) and not isinstance(item, Piece):
+        elif isinstance(item, str) and re.match(r"\d", item) and not isinstance(item, Piece):
             text.append(item.replace("{,}", ""))
         else:
             one = put(valued(item, rest, names))
@@ -505,27 +505,30 @@ class Formula:
     proved = set()  # formulas whose every term was seen to count, in this run
 
     def holds(
-        self, bindings: dict, apart: tuple[str, ...] | str = (), tolerance: float = 1e-10, idle: str = ""
+        self, bindings: dict, apart: str = "", relations: int = 1, tolerance: float = 1e-10, idle: str = ""
     ) -> None:
         """Assert that all its relations hold where its symbols have these values.
 
-        apart: text of the formula that says no number, such as z \\sim \\mathcal{N}(0, I); it must be there. Values are
-        compared in float64, to the tolerance, relative where they are large. idle: a term that does not count, such as
-        a constant whose gradient is taken.
+        Args: apart, text of the formula that says no number, such as z \\sim \\mathcal{N}(0, I), which must be there;
+        relations, how many the display has; tolerance, relative where values are large; idle, a term that does not
+        count, such as a constant whose gradient is taken.
         """
         __tracebackhide__ = True
-        for part in self.parts(bindings, apart):
-            pieces, relations = sides(part)
-            if not relations:
+        parts = [(part, *sides(part)) for part in self.parts(bindings, apart)]
+        for part, _, between in parts:
+            if not between:
                 raise self.error(f"{shown(part)} is no equation. Quote it in apart, or use `agrees`")
+        if (count := sum(len(between) for *_, between in parts)) != relations:
+            raise self.error(f"it has {count} relations, its test knows {relations}. Bind them all, relations={count}")
+        for _, pieces, between in parts:
             values = [self.value(piece, bindings) for piece in pieces]
-            for relation, left, right, *pair in zip(relations, pieces, pieces[1:], values, values[1:], strict=False):
+            for relation, left, right, *pair in zip(between, pieces, pieces[1:], values, values[1:], strict=False):
                 difference = compared(relation, *pair, tolerance)
                 assert difference is None, f"{self.place}: {shown(left)} {relation} {shown(right)}: {difference}"
             self.prove(pieces, lambda items: value(items, bindings), tolerance, idle)
         self.done()
 
-    def agrees(self, ours, bindings: dict, apart: tuple[str, ...] | str = (), tolerance: float = 1e-10) -> None:
+    def agrees(self, ours, bindings: dict, apart: str = "", tolerance: float = 1e-10) -> None:
         """Assert that ours is the value of a formula that is no equation: a number, or whether a relation holds."""
         __tracebackhide__ = True
         (part,) = self.parts(bindings, apart)
@@ -544,15 +547,14 @@ class Formula:
     def error(self, message: str) -> FormulaError:
         return FormulaError(f"{self.place}: {self.name}: {message}")
 
-    def parts(self, bindings: dict, apart) -> list[list]:
+    def parts(self, bindings: dict, apart: str) -> list[list]:
         """The formulas of the display, each as items."""
-        found = tokens(self.tex)
+        found, quoted = tokens(self.tex), tokens(apart)
         try:
-            for quoted in map(tokens, [apart] if isinstance(apart, str) else apart):
-                at = next((n for n in range(len(found)) if found[n : n + len(quoted)] == quoted), None)
-                if at is None:
-                    raise FormulaError(f"the formula has no {' '.join(quoted)}")
-                found[at : at + len(quoted)] = [","]
+            at = next((n for n in range(len(found)) if found[n : n + len(quoted)] == quoted), None)
+            if at is None:
+                raise FormulaError(f"the formula has no {apart}")
+            found[at : at + len(quoted)] = [","] if quoted else []
             items = nested(bound(found, {key: tokens(key) for key in bindings}))
         except FormulaError as error:
             raise self.error(str(error)) from None
@@ -575,7 +577,8 @@ class Formula:
             whole = read(items)
             for missing, less in without_a_term(items):
                 try:
-                    same = compared("=", read(less), whole, 10 * tolerance) is None
+                    with unwatched():
+                        same = compared("=", read(less), whole, 10 * tolerance) is None
                 except Exception:  # what cannot be evaluated any more has changed
                     continue
                 if same and missing != idle:
@@ -597,10 +600,11 @@ def compared(relation: str, left, right, tolerance: float) -> str | None:
     if relation in ("=", r"\leftarrow", r"\approx"):
         off = (left - right).abs() > room
         off &= left != right  # infinities
-    elif relation in (r"\le", "<"):
-        off = ~RELATIONS[relation](left, right + room)
-    elif relation in (r"\ge", ">"):
-        off = ~RELATIONS[relation](left + room, right)
+    elif relation in (r"\le", "<", r"\ge", ">"):
+        low, high = (left, right) if relation in (r"\le", "<") else (right, left)
+        off = low > high + room
+        if not (low < high - room).any():
+            return "both sides are equal"
     else:
         off = (left - right).abs() <= room
     return f"{left[off][0].item():.12g} and {right[off][0].item():.12g}" if off.any() else None

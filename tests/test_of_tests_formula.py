@@ -57,6 +57,7 @@ HOLD = {
         r"\frac{1}{v} = \frac{a}{b} + c \quad\Longrightarrow\quad v = \frac{b}{a + b c}, \; z \sim \mathcal{N}(0, I)",
         {"v": 1 / (A / B + C), "a": A, "b": B, "c": C},
         r"z \sim \mathcal{N}(0, I)",
+        2,
     ),
     "update": (r"x \leftarrow d x + (1 - d) y", {r"x \leftarrow": D * B + (1 - D) * C, "d": D, "x": B, "y": C}),
     "sum over an index": (
@@ -114,11 +115,11 @@ HOLD = {
 }
 
 
-def holds(tex, bindings, apart=()):
+def holds(tex, bindings, apart="", relations=1):
     """Without the proof that each term counts, which numbers that are chosen for reading need not pass."""
     formula = read(tex)
     formula.prove = lambda *_: None
-    formula.holds(bindings, apart, 1e-7)
+    formula.holds(bindings, apart, relations, 1e-7)
 
 
 @pytest.mark.parametrize("name", HOLD)
@@ -150,7 +151,9 @@ REFUSED = {
     r"x = a b ) + c": r") closes nothing",
     r"x = a + b \text{ if } c": r"no value for \text{ if } before c",
     r"x = a + b, a": r"a is no equation. Quote it in apart, or use `agrees`",
-    r"x = a + b, b = c": r"no value for c before the end",
+    r"x = a + b, b = 2": r"it has 2 relations, its test knows 1. Bind them all, relations=2",
+    r"x = a + b = b + a": r"it has 2 relations",
+    r"x = a + b + c": r"no value for c before the end",
     r"x = a + b_t": r"the formula has no b",
     r"x = a + b + b_t": r"no value for b_t",
     r"x = a + b + b'": r"no value for b'",
@@ -176,6 +179,16 @@ def test_what_cannot_be_evaluated_is_refused(tex):
 def test_what_is_apart_is_in_the_formula():
     with pytest.raises(FormulaError, match=r"the formula has no z \\sim \\mathcal{U}"):
         read(r"x = a + b, z \sim \mathcal{N}").holds(VALUES, apart=r"z \sim \mathcal{U}")
+
+
+@pytest.mark.parametrize("tex", [r"x \le a + b", r"x < a + b", r"x \ge a + b", r"x > a + b", r"x \neq a + b"])
+def test_an_inequality_is_not_an_equality(tex):
+    with pytest.raises(AssertionError, match="x.md:7"):
+        read(tex).holds(VALUES)
+    read(tex).holds(VALUES | {"x": 2.0 if r"\le" in tex or "<" in tex else 4.0})
+    if r"\neq" not in tex:
+        with pytest.raises(AssertionError, match="x.md:7"):
+            read(tex).holds(VALUES | {"x": 4.0 if r"\le" in tex or "<" in tex else 2.0})
 
 
 def test_a_term_may_be_idle():

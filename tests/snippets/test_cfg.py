@@ -302,7 +302,7 @@ def test_the_loss_is_its_formula(formula):
         r"\text{with probability } 0.1": told == 3,
         "y": y,
     }
-    formula("cfg-loss").holds(names)
+    formula("cfg-loss").holds(names, relations=2)
     assert 2 <= (told == 3).sum() <= 20
 
 
@@ -386,7 +386,7 @@ def test_dynamic_threshold_equals_diffusers(agrees, formula):
     ours = cfg.dynamic_threshold(x0, 0.8)
     quantile = lambda x: x.flatten(1).quantile(0.8, dim=1)[:, None, None, None]  # noqa: E731
     names = {r"\hat x_0 \leftarrow": ours, r"\hat x_0": x0, "q": quantile(x0.abs()).clamp(min=1)}
-    formula("cfg-threshold").holds(names | {r"\mathrm{quantile}": quantile})
+    formula("cfg-threshold").holds(names | {r"\mathrm{quantile}": quantile}, relations=2)
     agrees(ours, theirs._threshold_sample(x0), "diffusers.DDIMScheduler", 1e-10)
     assert ours.abs().max() <= 1
     assert torch.equal(ours[0], x0[0])  # small pictures stay as they are

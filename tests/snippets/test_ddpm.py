@@ -54,7 +54,7 @@ class Exact(nn.Module):
 @pytest.mark.equation("ddpm-linear", of=ddpm.linear_beta)
 def test_linear_schedule_equals_diffusers(agrees, formula):
     names = {r"\beta_t": ddpm.linear_beta(T), "t": torch.arange(1, T + 1), "T": T}
-    formula("ddpm-linear").holds(names | {r"\beta_{\min}": 1e-4, r"\beta_{\max}": 0.02})
+    formula("ddpm-linear").holds(names | {r"\beta_{\min}": 1e-4, r"\beta_{\max}": 0.02}, relations=3)
     theirs = DDPMScheduler(num_train_timesteps=T, beta_start=1e-3, beta_end=0.05)
     agrees(ddpm.linear_beta(T, 1e-3, 0.05), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
     ours = ddpm.NoiseSchedule(ddpm.linear_beta(T, 1e-3, 0.05))
@@ -72,7 +72,7 @@ def test_cosine_schedule_equals_diffusers_and_its_formula(agrees, formula):
 
     clean = f(torch.zeros(1, dtype=torch.float64))
     names = {r"\beta_t": ddpm.cosine_beta(T), r"\bar\alpha_t": f(t) / clean, r"\bar\alpha_{t-1}": f(t - 1) / clean}
-    formula("ddpm-cosine").holds(names | {"f": f, "t": t, "T": T, "s": 0.008})
+    formula("ddpm-cosine").holds(names | {"f": f, "t": t, "T": T, "s": 0.008}, relations=4)
     theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2")
     agrees(ddpm.cosine_beta(T), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
     alpha_bar = ddpm.NoiseSchedule(ddpm.cosine_beta(T)).alpha_bar
@@ -175,7 +175,7 @@ def test_posterior_is_the_product_of_the_two_gaussians(batch, formula):
     torch.testing.assert_close(ddpm.posterior_mean(schedule, x0, xt, t), mean)
     torch.testing.assert_close(schedule.beta_tilde[t], 1 / precision.flatten())
     names = {r"\beta_t": b, r"\alpha_t": 1 - b, r"\bar\alpha_t": alpha_bar(t), r"\bar\alpha_{t-1}": before}
-    formula("ddpm-posterior-variance").holds(names | {r"\tilde\beta_t": each(schedule.beta_tilde[t])})
+    formula("ddpm-posterior-variance").holds(names | {r"\tilde\beta_t": each(schedule.beta_tilde[t])}, relations=2)
     ours = {r"\tilde\mu_t(x_t, x_0)": ddpm.posterior_mean(schedule, x0, xt, t), "x_0": x0, "x_t": xt}
     formula("ddpm-posterior-mean").holds(names | ours)
     assert (schedule.beta[t] - 1 / precision.flatten()).abs().min() > 1e-5  # beta is another variance

@@ -108,7 +108,7 @@ def test_precision_and_recall_are_their_formulas(formula):
     real_like, covered = inside(drawn, real), inside(real, drawn)
     names = {r"\text{precision}": precision, "M": 50, r"\mathbf{1}[y_j \in R]": lambda j: real_like[j - 1]}
     names |= {r"\text{recall}": recall, "N": 70, r"\mathbf{1}[x_i \in D]": lambda i: covered[i - 1]}
-    formula("cgd-precision").holds(names)
+    formula("cgd-precision").holds(names, relations=2)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

@@ -83,7 +83,7 @@ def batch():
 @pytest.mark.equation("rope-theta", of=rope.inverse_frequencies)
 def test_frequencies_fall_from_1_in_even_ratios(formula):
     names = {r"\theta_i": rope.inverse_frequencies(10), "b": 10_000, "i": torch.arange(5), "d": 10}
-    formula("rope-theta").holds(names)
+    formula("rope-theta").holds(names, relations=2)
     theta = rope.inverse_frequencies(8, 100.0)
     assert theta.tolist() == pytest.approx([1.0, 100**-0.25, 0.1, 100**-0.75], abs=1e-15)  # i from 0, not 1
     assert rope.inverse_frequencies(10)[1] == pytest.approx(10_000 ** (-2 / 10))
@@ -126,7 +126,7 @@ def test_rotations_are_their_formulas(formula):
         r"\bar k_i": pairs(k[0]).conj(),
     }
     sums = {r"\operatorname{Re}": torch.real, r"\sum_i": torch.sum}
-    formula("rope-relative").holds(names | sums | {"m": m, "n": n, "i": 1j, r"\theta_i": theta})
+    formula("rope-relative").holds(names | sums | {"m": m, "n": n, "i": 1j, r"\theta_i": theta}, relations=2)
     order = rope.halves_order(10)
     halves = {r"R^{\text{halves}}_m x_\pi": placed(rope.rotate_halves, q[:, order], m)}
     formula("rope-order").holds(halves | {r"(R^{\text{pairs}}_m x)_\pi": placed(rope.rotate_pairs, q, m)[:, order]})
@@ -156,7 +156,9 @@ def test_rotation_keeps_lengths_and_the_first_position(batch, rotate, formula):
     moved = rotate(x, angle)
     torch.testing.assert_close(moved.norm(dim=-1), x.norm(dim=-1), rtol=1e-12, atol=0)
     torch.testing.assert_close(moved[:, :, 0], x[:, :, 0])  # position 0 is not turned
-    formula("rope-norm").holds({"R_m x": moved[:, :, 3], "x": x[:, :, 3], "R_0 x": placed(rotate, x[:, :, 3], 0)})
+    formula("rope-norm").holds(
+        {"R_m x": moved[:, :, 3], "x": x[:, :, 3], "R_0 x": placed(rotate, x[:, :, 3], 0)}, relations=2
+    )
     assert (moved - x)[:, :, 1:].abs().amax(dim=(0, 1, 3)).min() > 0.1  # every other one is
 
 
@@ -339,19 +341,19 @@ def test_stretching_is_its_formulas(formula):
     theta, i, s = rope.inverse_frequencies(64), torch.arange(32), 8.0
     formula("rope-linear").holds({r"\theta'_i": rope.linear(theta, s), r"\theta_i": theta, "s": s})
     slower = {r"\theta'_i": rope.ntk_aware(64, s), "b'": 10_000 * 8 ** (64 / 62)}
-    formula("rope-ntk").holds(slower | {"b": 10_000, "s": s, "d": 64, "i": i})
+    formula("rope-ntk").holds(slower | {"b": 10_000, "s": s, "d": 64, "i": i}, relations=2)
     lengths = torch.tensor([30, 64, 100, 700])
     slowest = torch.stack([rope.dynamic_ntk(64, length, 64, 2.5)[-1] for length in lengths.tolist()])
     formula("rope-dynamic").holds({r"s(\ell)": theta[-1] / slowest, "f": 2.5, r"\ell": lengths, "L": 64})
     turns = 4096 * theta / (2 * math.pi)
     keep = ((turns - 1.5) / (32 - 1.5)).clamp(0, 1)
     names = {r"\theta'_i": rope.by_parts(theta, s, 4096, 1.5, 32.0), r"\gamma_i": keep, r"\theta_i": theta, "s": s}
-    formula("rope-parts").holds(names | {"r_i": turns, r"\alpha": 1.5, r"\beta": 32})
+    formula("rope-parts").holds(names | {"r_i": turns, r"\alpha": 1.5, r"\beta": 32}, relations=2)
     index = {r: 64 * math.log(4096 / (2 * math.pi * r)) / (2 * math.log(10_000)) for r in (1.5, 32)}
     first, last = math.floor(index[32]), math.ceil(index[1.5])
     names = {r"\theta'_i": rope.yarn(64, s, 4096, slow=1.5), r"\rho_i": ((i - first) / (last - first)).clamp(0, 1)}
     names |= {r"\theta_i": theta, "s": s, "i": i, r"i(\alpha)": index[1.5], r"i(\beta)": index[32]}
-    formula("rope-yarn").holds(names, tolerance=1e-7)
+    formula("rope-yarn").holds(names, tolerance=1e-7, relations=2)
     formula("rope-temperature").holds({"t": rope.yarn_magnitude(s) ** -2, "s": s})
 
 
