@@ -93,20 +93,11 @@ class Markers:
                 path = Path(code.co_filename)
                 path = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
                 lines = range(code.co_firstlineno, code.co_firstlineno + len(inspect.getsourcelines(code)[0]))
-<<<<<<< HEAD
                 if not at_the_formula(page, line, path, lines, self.root):
                     wrong = f"{name(function)} implements {equation}, but {line} is far from its code"
                     mend = "Include its section below the formula or below the next heading, or link to its block"
                     yield f"{path}:{lines[0]}: {wrong}. {mend}, as in [the loss](#code-ddpm-loss)"
-            if pin and marker.kwargs["of"] is None and not compares(item.function):
-=======
-                link = posixpath.relpath(path, posixpath.dirname(line))
-                seen = shown(self.root, path, dict(used(page)).get(path, set()))
-                if not set(lines) <= seen and f"]({link})" not in page.text:
-                    wrong = f"{name(function)} implements {equation}, but {line.partition(':')[0]} does not show it"
-                    yield f"{path}:{lines[0]}: {wrong}. Include its section there, or link to {link}"
             if pin and not named(marker) and not compares(item.function):
->>>>>>> formulas
                 yield f"{place(item)} is marked for {equation}, but compares no values. Assert what the formula says"
 
     def proved(self, item, marker):
