@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_adapters_learn_and_full_fine_tuning_is_the_measure():
     ended = {name: one["code"] for name, one in RUNS.items() if name != "none" and "_at_" not in name}
     assert max(ended.values()) < RUNS["none"]["code"] and min(ended, key=ended.get) == "full"
     assert VALUES["gain"]["none"] == 0 and VALUES["gain"]["full"] == 1
+
+
+def test_what_is_learnt_and_what_is_forgotten_do_not_go_together():
+    """Over all runs, each once; within each sweep more is forgotten at the higher rate."""
+    names = [name for name in RUNS if name not in ("none", "full", "qv_8", "all_8")]
+    learnt, lost = [RUNS[name]["code"] for name in names], [RUNS[name]["prose"] for name in names]
+    assert abs(statistics.correlation(learnt, lost)) < 0.1
+    for name in ("full", "qv_8", "all_8"):
+        swept = sorted((RUNS[f"{name}_at_{n}"]["rate"], RUNS[f"{name}_at_{n}"]["prose"]) for n in range(3))
+        assert [prose for _, prose in swept] == sorted(prose for _, prose in swept)
 
 
 @pytest.mark.parametrize("name", ["full", "qv_8", "all_8"])

@@ -598,3 +598,27 @@ def test_a_refused_adapter_leaves_the_answers_as_they_were(tmp_path):
     with pytest.raises(ValueError, match=r"B of blocks.0.to_query, \(12, 3\) is expected, given \(13, 3\)"):
         lora.load_adapter(model, written(tmp_path, shape=(13, 3)), {})
     assert set(model.state_dict()) == keys and torch.equal(model(tokens), before)
+
+
+# what the page says about peft
+
+
+@pytest.mark.parametrize("kind, given", [("Linear", True), ("Conv1D", False)])
+def test_library_peft_corrects_fan_in_fan_out_with_a_warning(kind, given):
+    model = nn.Sequential(nn.Linear(4, 4) if kind == "Linear" else Conv1D(4, 4))
+    config = LoraConfig(r=2, target_modules=["0"], fan_in_fan_out=given)
+    with pytest.warns(UserWarning, match="fan_in_fan_out is set to"):
+        wrapped = get_peft_model(model, config)
+    assert wrapped.base_model.model[0].fan_in_fan_out is not given
+
+
+def test_library_peft_keeps_adapters_of_a_bfloat16_base_in_float32():
+    wrapped = get_peft_model(nn.Sequential(nn.Linear(4, 4).bfloat16()), LoraConfig(r=2, target_modules=["0"]))
+    layer = wrapped.base_model.model[0]
+    assert layer.weight.dtype == torch.bfloat16
+    assert layer.lora_A["default"].weight.dtype == layer.lora_B["default"].weight.dtype == torch.float32
+
+
+def test_library_peft_starts_with_a_zero_b():
+    layer = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=2, target_modules=["0"])).base_model.model[0]
+    assert not layer.lora_B["default"].weight.any() and layer.lora_A["default"].weight.all()
