@@ -259,6 +259,8 @@ def valued(item, rest: list, names: dict):
         wanted = inspect.signature(found).parameters
         if missing := [name for name in wanted if name not in names]:
             raise FormulaError(f"no value for {', '.join(missing)}, which {item} is a function of")
+        if outside := [name for name in wanted if isinstance(names[name], range)]:
+            raise FormulaError(f"{item} stands outside of what runs over {', '.join(outside)}")
         return found(*(names[name] for name in wanted))
     if item in FOLDS and rest and is_mark(rest[0], {"_"}):
         return folded(item, rest, names)

@@ -176,6 +176,13 @@ def test_what_cannot_be_evaluated_is_refused(tex):
     assert str(error.value).startswith("x.md:7: toy: ") and REFUSED[tex] in str(error.value)
 
 
+def test_an_index_has_a_value_inside_of_its_sum_only():
+    names = {"y": 3.0, "x_j": lambda j: float(j), "j": range(3)}
+    read(r"y = \sum_j x_j").holds(names)
+    with pytest.raises(FormulaError, match="x_j stands outside of what runs over j"):
+        read(r"y = \sum_j 2 + x_j").holds(names)
+
+
 def test_what_is_apart_is_in_the_formula():
     with pytest.raises(FormulaError, match=r"the formula has no z \\sim \\mathcal{U}"):
         read(r"x = a + b, z \sim \mathcal{N}").holds(VALUES, apart=r"z \sim \mathcal{U}")

@@ -104,6 +104,8 @@ def test_precision_and_recall_are_their_formulas(formula):
         reach = torch.cdist(centres, centres).sort(dim=1).values[:, 3]
         return (torch.cdist(points, centres) <= reach).any(dim=1)
 
+    drawn = drawn[inside(drawn, real).long().argsort(descending=True)]  # the first ones count
+    real = real[inside(real, drawn).long().argsort(descending=True)]
     precision, recall = metrics.precision_recall(real, drawn, 3)
     real_like, covered = inside(drawn, real), inside(real, drawn)
     names = {r"\text{precision}": precision, "M": 50, r"\mathbf{1}[y_j \in R]": lambda j: real_like[j - 1]}

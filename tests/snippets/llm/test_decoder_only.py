@@ -322,19 +322,20 @@ def summed(query, key, value, new):
 
 
 @pytest.mark.equation("decoder-attention", of=decoder.attend)
-def test_attention_is_its_formula(batch, formula):
-    query, key, value = (x[2] for x in batch)
-    h, t = 3, 4
+def test_attention_is_its_formula(formula):
+    """Of six query heads and three key heads, the last one's at the fifth of 7 places."""
+    query, (key, value) = torch.randn(1, 6, 7, 10).double(), torch.randn(2, 1, 3, 7, 10).double()
+    h, t = 5, 4
     names = {
-        "o^h_t": decoder.attend(*batch)[2, t, 6 * h : 6 * h + 6],
-        "q^h_t": query[h, t],
-        "k^{g(h)}_s": lambda s: key[1, s],
-        "k^{g(h)}_r": lambda r: key[1, r],
-        "v^{g(h)}_s": lambda s: value[1, s],
-        "g(h)": 1,
+        "o^h_t": decoder.attend(query, key, value)[0, t, 10 * h : 10 * h + 10],
+        "q^h_t": query[0, h, t],
+        "k^{g(h)}_s": lambda s: key[0, 2, s],
+        "k^{g(h)}_r": lambda r: key[0, 2, r],
+        "v^{g(h)}_s": lambda s: value[0, 2, s],
+        "g(h)": 2,
     }
     formula("decoder-attention").holds(
-        names | {"h": h, "t": t, "s": range(7), "r": range(7), "D": 6, "G": 2, "H": 4}, relations=2
+        names | {"h": h, "t": t, "s": range(7), "r": range(7), "D": 10, "G": 3, "H": 6}, relations=2
     )
 
 

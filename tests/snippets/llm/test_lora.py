@@ -128,7 +128,7 @@ def test_dropout_is_on_the_path_of_the_adapter_only(pair, formula):
     torch.manual_seed(3)
     dropped = ours(x)
     torch.testing.assert_close(dropped, expected)
-    formula("lora-dropout").holds(in_formulas(ours, x, dropped) | {"D": lambda x: seen})
+    formula("lora-dropout").holds(in_formulas(ours, x, dropped) | {"D": lambda inputs: inputs * seen / x})
     assert (adapter.layer(seen) - adapter.layer(x)).abs().max() > 1e-3  # what dropping the layer's inputs would do
     adapter.B.data.zero_()
     assert torch.equal(ours(x), adapter.layer(x))
@@ -363,13 +363,13 @@ def test_separate_adapters_are_one_of_the_fused_matrix(query_rank, agrees, formu
         linear = getattr(ours.blocks[0], name)
         linear.weight.data = block.c_attn.weight.data.chunk(3, dim=1)[index].T.contiguous()
         linear.bias.data = block.c_attn.bias.data.chunk(3)[index].clone()
-        parts.append(moved(lora.LoRA(linear, query_rank if index == 0 else 3, 5.0)))
+        parts.append(moved(lora.LoRA(linear, query_rank if index == 0 else 3, 5.0 + index)))
     A, B = lora.fuse(parts)
     rank = len(A)
     assert A.shape == (query_rank + 6, 12) and B.shape == (36, rank)
     names = {}
     for letter, part in zip("qkv", parts, strict=True):
-        names |= {f"B_{letter}": Matrix(part.B), f"A_{letter}": Matrix(part.A), f"s_{letter}": 5 / part.rank}
+        names |= {f"B_{letter}": Matrix(part.B), f"A_{letter}": Matrix(part.A), f"s_{letter}": part.alpha / part.rank}
     formula("lora-fused").holds(names | {"s": 5 / 3, r"\alpha": 5, "r": 3}, relations=2)
     torch.testing.assert_close(B @ A, torch.cat([part.delta() for part in parts]))
     wrapped = with_peft(theirs, ["transformer.h.0.attn.c_attn"], rank, rank).double().eval()
