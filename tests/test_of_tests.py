@@ -20,7 +20,7 @@ from tests.pages import test_programs
 from theme.around import report
 from theme.page.checks import CHECKS
 from theme.page.pages import ROOT, Page
-from tools import lab
+from tools import reached
 
 COPIED = [
     "pyproject.toml",
@@ -29,6 +29,7 @@ COPIED = [
     "theme/around/report.py",
     "tools/__init__.py",
     "tools/lab.py",
+    "tools/reached.py",
 ]
 COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/test_house.py", "tests/labs/__init__.py"]
 COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
@@ -143,10 +144,8 @@ def tree(tmp_path) -> Path:
     cell["source"] = ["from snippets.toy import double"]
     notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     write(tmp_path, "docs/labs/Toy.ipynb", json.dumps(notebook, indent=1))
-    code = {
-        path: {name: one for name, (one, _) in names.items()} for path, names in lab.lab_code("Toy", tmp_path).items()
-    }
-    files = {"docs/figures/Toy/plot.svg": lab.digest(tmp_path / "docs/figures/Toy/plot.svg")}
+    code = reached.fingerprints("Toy", tmp_path)
+    files = {"docs/figures/Toy/plot.svg": reached.digest(tmp_path / "docs/figures/Toy/plot.svg")}
     write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}))
     return tmp_path
 
@@ -305,7 +304,7 @@ SEEN = {
 }
 LABS = {
     "stale code": Defect(
-        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make lab"
+        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make relab"
     ),
     "stale cell": Defect(
         LAB, "import double", "import double as d", '"from', "cell 1 changed after the lab of Toy ran. Run:"

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from theme.page.pages import posts
-from tools import lab
+from tools import reached
 
 SEEN = {".svg", ".png", ".jpg", ".webp"}
 
@@ -40,7 +40,7 @@ def found(root: Path) -> list[Path]:
 def stale(root: Path) -> list[str]:
     """Results, figures and weights that are not those of the code as it stands."""
     keys = [path.relative_to(root / "docs/labs").with_suffix("").as_posix() for path in found(root)]
-    return [problem for key in keys for problem in lab.stale(key, root)]
+    return [problem for key in keys for problem in reached.stale(key, root)]
 
 
 def figures(root: Path) -> list[str]:
