@@ -1,4 +1,4 @@
-"""Run a lab, keep what it measured, and tell when the code has changed since.
+"""The notebook's side of a lab: figures, recorded values, trainings that are kept.
 
 A lab is a notebook, docs/labs/<post>.ipynb. `make lab POST=<post>` runs it from top to bottom in a fresh kernel.
 In its first cell it makes a `Lab`, through which it draws figures and records values:
@@ -6,9 +6,9 @@ In its first cell it makes a `Lab`, through which it draws figures and records v
     lab = Lab("Diffusion")
     lab.figure("loss.svg", draw)            # docs/figures/Diffusion/loss.svg and loss.dark.svg
     lab.record("frechet.ddpm", 12.3)        # docs/results/Diffusion.json
-    lab.record("frechet.ddim", seeds=[12.3, 11.9, 12.8])         # mean, deviation and all three
-    lab.timing("train.seconds", 312.4)      # apart from the values, because no run repeats it
-    model = lab.keep(train, network, images, 5000, seed=1)      # what it returned, if it ran before
+    lab.record("frechet.ddim", seeds=[12.3, 11.9, 12.8])    # mean, standard deviation and all of them
+    lab.timing("train.seconds", 312.4)      # apart from the values, for no run repeats it
+    model = lab.keep(train, network, images, 5000, seed=1)  # what train returned, if it ran before
     lab.weights(model)                      # docs/weights/Diffusion.safetensors
     lab.done()
 
@@ -132,6 +132,20 @@ class Lab:
                 figure.savefig(where, transparent=True, dpi=200, **dated)
                 plt.close(figure)
         return figure
+
+    @staticmethod
+    def pictures(figure, rows: list, names: list[str]) -> None:
+        """Draw rows of images, each (N, C, H, W) in [-1, 1], with a name at the left of each row."""
+        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+        for axes, row, name in zip(grid, rows, names, strict=True):
+            for axis, image in zip(axes, row, strict=True):
+                pixels = (image.clamp(-1, 1).permute(1, 2, 0).cpu().numpy() + 1) / 2
+                axis.imshow(pixels, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+                axis.set_xticks([])
+                axis.set_yticks([])
+                for spine in axis.spines.values():
+                    spine.set(visible=True, linewidth=0.4, edgecolor="#8c8c8c")
+            axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
 
     def weights(self, model) -> None:
         """Store a network's weights, shared ones once; safetensors' load_model reads them back."""

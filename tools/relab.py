@@ -71,32 +71,36 @@ def tree_now(key: str, folder: Path) -> Path:
     return folder
 
 
-def shorten(key: str, tree: Path, quick: dict) -> dict[str, str]:
+def shorten(key: str, tree: Path, quick: dict) -> dict[str, object]:
     """Write the lab as a program, lab.py, with the constants of its small budget; what those were before."""
-    by_file: dict[str, dict] = {"lab.py": {}}
+    (tree / "lab.py").write_text("\n\n".join(cells(key, tree)), encoding="utf-8")
+    by_file, before = {"lab.py": {}}, {}
     for name, value in quick.items():
         path, _, constant = name.rpartition(":")
         by_file.setdefault(path or "lab.py", {})[constant] = value
-    (tree / "lab.py").write_text("\n\n".join(cells(key, tree)), encoding="utf-8")
-    before = {}
     for path, replaced in by_file.items():
         code = (tree / path).read_text(encoding="utf-8")
+        known = {name: literal(value) for name, value in constants(code).items() if name in replaced}
+        for name, value in replaced.items():
+            if not value or (isinstance(value, int | float) and value < 1):
+                raise CannotTell(f"{path}: {name}: {value} is no small budget, but none")
+            if isinstance(known.get(name), set | tuple):  # which JSON does not have
+                replaced[name] = type(known[name])(value)
         try:
             short = with_constants(code, replaced)
         except ValueError as error:
             raise CannotTell(f"{path}: {error}") from error
-        known = constants(code)
-        before |= {f"{path}: {name}": literal(known[name], name) for name in replaced}
+        before |= {f"{path}: {name}": known[name] for name in replaced}
         (tree / path).write_text(CLOCKS + short if path == "lab.py" else short, encoding="utf-8")
     return before
 
 
-def literal(value: ast.expr, name: str) -> str:
-    """The text of a constant of the small budget, which depends on nothing else."""
+def literal(value: ast.expr):
+    """A constant that the small budget replaces; it depends on nothing else, so that its own change is seen."""
     try:
-        return repr(ast.literal_eval(value))
+        return ast.literal_eval(value)
     except ValueError as error:
-        raise CannotTell(f"{name} is {ast.unparse(value)}, but quick can replace plain constants only") from error
+        raise CannotTell(f"quick: replaces {ast.unparse(value)}, which is no plain constant") from error
 
 
 def quick_run(key: str, tree: Path, code: dict, quick: dict) -> Path:
@@ -185,7 +189,8 @@ def check(key: str, results: dict, runs: ThreadPoolExecutor, folder: Path) -> st
             found.append(f"{name}: not the same file")
     if found:
         raise CannotTell("\n".join(found[:12] + [f"and {len(found) - 12} more"] * (len(found) > 12)))
-    transfer(results["values"], results.setdefault("timings", {}), measured[1].get("timings", {}))
+    results = {"values": results["values"], "timings": {}} | results
+    transfer(results["values"], results["timings"], measured[1].get("timings", {}))
     write(key, results | {"code": code, "rechecked": datetime.date.today().isoformat()})
     forget(key, keep=new)
     count = len(leaves(measured[1]["values"]))
