@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import equations, shapes
+from tests import claims, equations, shapes
+from tests.claims import results  # noqa: F401  a fixture
 from theme.around import report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,7 @@ def pytest_configure(config):
             raise pytest.UsageError("--complete is for the whole suite: give no files, -k, -m, --lf or --deselect")
     config.pluginmanager.register(Proof(config), "proof")
     config.pluginmanager.register(equations.Markers(ROOT), "equations")
+    config.pluginmanager.register(claims.Claims(), "claims")
 
 
 class Proof:

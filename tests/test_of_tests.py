@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests import shapes, test_house
-from tests.labs.checks import figures, notebooks, stale
+from tests.labs.checks import figures, notebooks, sealed, stale
 from tests.pages import test_programs
 from theme.around import report
 from theme.page.checks import CHECKS
 from theme.page.pages import ROOT, Page
-from tools import lab
+from tools import reached
 
 COPIED = [
     "pyproject.toml",
@@ -29,12 +29,14 @@ COPIED = [
     "theme/around/report.py",
     "tools/__init__.py",
     "tools/lab.py",
+    "tools/labs.py",
+    "tools/reached.py",
 ]
 COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/test_house.py", "tests/labs/__init__.py"]
 COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
 COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py"]
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
-COPIED += ["tests/disturb.py", "tests/equations.py", "tests/formula.py"]
+COPIED += ["tests/claims.py", "tests/disturb.py", "tests/equations.py", "tests/formula.py"]
 
 MODULE = '''"""A toy.
 
@@ -139,15 +141,15 @@ def tree(tmp_path) -> Path:
     write(tmp_path, "docs/figures/Toy/plot.svg", SVG)
     write(tmp_path, "README.md", "```bash\nmake test\n```\n\n```python\nimport snippets\n```\n")
     write(tmp_path, "Makefile", "test:\n\ttrue\n")
-    cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": [], "id": "a"}
-    cell["source"] = ["from snippets.toy import double"]
-    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "id": "a", "source": ["lab.record()"]}
+    said = ["loss: 0.2512\n", "steps: 1500\n", "seconds: [312.42]\n"]
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": said}]
+    other = cell | {"execution_count": 2, "outputs": [], "id": "b", "source": ["from snippets.toy import double"]}
+    notebook = {"cells": [cell, other], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     write(tmp_path, "docs/labs/Toy.ipynb", json.dumps(notebook, indent=1))
-    code = {
-        path: {name: one for name, (one, _) in names.items()} for path, names in lab.lab_code("Toy", tmp_path).items()
-    }
-    files = {"docs/figures/Toy/plot.svg": lab.digest(tmp_path / "docs/figures/Toy/plot.svg")}
-    write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}))
+    code = reached.fingerprints("Toy", tmp_path)
+    files = {"docs/figures/Toy/plot.svg": reached.digest(tmp_path / "docs/figures/Toy/plot.svg")}
+    write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}, indent=1))
     return tmp_path
 
 
@@ -305,13 +307,13 @@ SEEN = {
 }
 LABS = {
     "stale code": Defect(
-        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make lab"
+        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make relab"
     ),
     "stale cell": Defect(
-        LAB, "import double", "import double as d", '"from', "cell 1 changed after the lab of Toy ran. Run:"
+        LAB, "import double", "import double as d", '"from', "cell 2 changed after the lab of Toy ran. Run:"
     ),
     "not run": Defect(
-        LAB, '_count": 1', '_count": null', '"cell_type"', "the cell was not run after the one before it. Run:"
+        LAB, '_count": 2', '_count": null', '"cell_type"', "the cell was not run after the one before it. Run:"
     ),
     "error": Defect(
         LAB,
@@ -319,6 +321,26 @@ LABS = {
         '"outputs": [{"output_type": "error", "ename": "KeyError"}]',
         '"cell_type"',
         "the cell ended with KeyError. Mend it, and: make lab POST=Toy",
+    ),
+    "value by hand": Defect(
+        "docs/results/Toy.json", "0.2512", "0.2513", '"loss"', "loss is 0.2513, but the lab printed 0.2512. Undo this"
+    ),
+    "value by hand, where the lab has it": Defect(
+        LAB, "1500", "1501", '"steps"', "steps is 1500, but the lab printed 1501. Undo this", "docs/results/Toy.json"
+    ),
+    "value added": Defect(
+        "docs/results/Toy.json",
+        '"steps"',
+        '"rate": 0.5,\n  "steps"',
+        '"rate"',
+        "rate is 0.5, but the lab printed no such",
+    ),
+    "value removed": Defect(
+        "docs/results/Toy.json",
+        '"steps": 1500,',
+        "",
+        "{",
+        "the lab printed steps, which is missing here. Run: make lab",
     ),
     "no figure": Defect(
         POST, "plot.svg)", "plto.svg)", "![A", "there is no docs/figures/Toy/plto.svg. Draw it in the lab"
@@ -368,7 +390,7 @@ def problems(root: Path) -> list[str]:
     """What all checks of sources and labs say."""
     found = [problem for check in CHECKS.values() for problem in check(root)] + shapes.problems(root)
     found += [problem for path in test_house.snippets(root) for problem in test_house.problems(path, root)]
-    return found + [problem for check in (notebooks, stale, figures) for problem in check(root)]
+    return found + [problem for check in (notebooks, stale, sealed, figures) for problem in check(root)]
 
 
 def test_a_project_without_a_defect_has_no_problem(tree):
@@ -459,7 +481,7 @@ def test_each_kind_of_defect_fails_the_suite(tree):
     """One defect for each check, all at once: each check fails by itself, with its message."""
     names = ["trailing space in a mark", "directive without quotes", "fence ```py", "unknown", "without a test"]
     names += ["only in a marker", "typed 0.251", f"![x]({HOST}.png)", "no text", "left to be written", "stale code"]
-    names += ["not run", "figure by hand", "malformed shape comment", "foreign import", "no docstring"]
+    names += ["not run", "figure by hand", "value by hand", "malformed shape comment", "foreign import", "no docstring"]
     for name in names:
         ALL[name].plant(tree)
     status, output = suite(tree, "tests/pages/test_sources.py", "tests/labs", "tests/test_house.py")

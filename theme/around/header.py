@@ -65,7 +65,9 @@ def _rows(report: dict, run: dict | None) -> list[tuple[str, str]]:
             )
         )
     if run:
-        rows.append(("Figures and numbers", f"run of {written(date.fromisoformat(run['date']))}"))
+        again = run.get("rechecked")
+        again = f", re-checked on {written(date.fromisoformat(again))}: numbers unchanged" if again else ""
+        rows.append(("Figures and numbers", f"run of {written(date.fromisoformat(run['date']))}{again}"))
     return rows
 
 

@@ -111,7 +111,8 @@ def typed_numbers(root: Path) -> list[str]:
         results = root / "docs/results" / f"{page.key}.json"
         if not results.is_file():
             continue
-        values = list(numbers(json.loads(results.read_text(encoding="utf-8"))["values"]))
+        run = json.loads(results.read_text(encoding="utf-8"))
+        values = list(numbers(run["values"] | {"timings": run.get("timings", {})}))
         for match in NUMBER.finditer(prose(page.text)):
             here = place(page.path, root, page.first_line + page.text.count("\n", 0, match.start()))
             found = next(((path, form) for path, value in values if (form := spec(match, value)) is not None), None)

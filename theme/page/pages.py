@@ -102,16 +102,28 @@ def program(page: Page, root: Path = ROOT) -> str:
     return "\n\n".join(python_blocks(page, root))
 
 
-def with_constants(code: str, constants: dict) -> str:
+def constants(code: str) -> dict[str, ast.expr]:
+    """What each name gets at top level, by its first assignment; `A, B = 1, 2` counts as two."""
+    found = {}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign):
+            pairs = [(node.targets[0], node.value)]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(node.targets[0].elts, node.value.elts, strict=False)
+            for target, value in pairs:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, value)
+    return found
+
+
+def with_constants(code: str, replaced: dict) -> str:
     """The program with top-level constants replaced; ValueError for a name that it does not assign at top level."""
-    tree, lines = ast.parse(code), code.split("\n")
-    missing = dict(constants)
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in missing:
-            name = node.targets[0].id
-            lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {missing.pop(name)!r}"] + [""] * (
-                node.end_lineno - node.lineno
-            )
-    if missing:
-        raise ValueError(f"quick: names {sorted(missing)}, which no line of the page's code assigns at top level")
-    return "\n".join(lines)
+    known, lines = constants(code), [line.encode() for line in code.split("\n")]  # ast counts bytes
+    if missing := sorted(replaced.keys() - known.keys()):
+        raise ValueError(f"quick: names {missing}, which no line of the code assigns at top level")
+    for name in sorted(replaced, key=lambda name: (known[name].lineno, known[name].col_offset), reverse=True):
+        node, value = known[name], repr(replaced[name]).encode()
+        first, last = node.lineno - 1, node.end_lineno - 1
+        rest = lines[last][node.end_col_offset :]
+        lines[first : last + 1] = [lines[first][: node.col_offset] + value + rest] + [b""] * (last - first)
+    return "\n".join(line.decode() for line in lines)
