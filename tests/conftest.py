@@ -52,8 +52,11 @@ class Proof:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item):
-        for marker in item.iter_markers("equation"):
-            item.user_properties += [("equation", one) for one in marker.args]
+        for kind in ("equation", "claim"):
+            for marker in item.iter_markers(kind):
+                item.user_properties += [(kind, one) for one in marker.args]
+        callspec = getattr(item, "callspec", None)
+        item.user_properties += [("page", key) for key in report.pages_of(callspec.params.values() if callspec else ())]
         return (yield from self.watched(item))
 
     @pytest.hookimpl(wrapper=True)
@@ -74,9 +77,7 @@ class Proof:
         if report.skipped and not report.nodeid.startswith("tests/site/"):  # which may lack a browser
             self.skipped.append(report.nodeid)
         if report.when == "call" and report.passed:
-            kinds = {"equations": "equation", "evaluated": "evaluated", "oracles": "oracle"}
-            values = {name: [v for k, v in report.user_properties if k == kind] for name, kind in kinds.items()}
-            self.tests.append({"id": report.nodeid, **values})
+            self.tests.append({"id": report.nodeid, "properties": report.user_properties})
 
     def pytest_sessionfinish(self, session):
         if not self.first:

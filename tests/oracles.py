@@ -169,7 +169,8 @@ def took_part(ours, theirs, oracle: str, entered: dict[int, CodeType]) -> None:
         assert by & known, f"{oracle} ran, but theirs was computed without code of {package}. {mend}"
     if isinstance(ours, Tensor):
         by = getattr(memory(ours), "made_by", EARLIER)
-        assert by & (SNIPPETS | EARLIER), "ours was computed without code of snippets. Call the function to be tested"
+        mend = "Call the function to be tested, and give numbers as they are, not as tensors"
+        assert by & (SNIPPETS | EARLIER), f"ours was computed without code of snippets. {mend}"
         assert not by & known, f"ours was computed with {oracle}, which cannot be its oracle then. Compute it without"
 
 
@@ -192,7 +193,14 @@ class Oracles:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item):
         with self.followed(item):
-            return (yield)
+            result = yield
+        item.user_properties.append(("entered", self.watch.functions(self.entered(item))))
+        return result
+
+    def entered(self, item) -> dict[int, CodeType]:
+        """The code that a test has entered so far, and the fixtures that it shares with others."""
+        shared = (self.lasting.get(name, {}) for name in getattr(item, "fixturenames", ()))
+        return functools.reduce(dict.__or__, shared, self.watch.entered)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef, request):
@@ -212,8 +220,7 @@ class Oracles:
 
         def check(ours, theirs, oracle: str, tolerance: float = 1e-5) -> None:
             """Compare tensors or numbers in float64; oracle is a dotted name (`diffusers.DDPMScheduler`) or prose."""
-            earlier = (self.lasting.get(name, {}) for name in request.fixturenames)
-            took_part(ours, theirs, oracle, functools.reduce(dict.__or__, earlier, self.watch.entered))
+            took_part(ours, theirs, oracle, self.entered(request.node))
             ours, theirs = in_double(ours), in_double(theirs)
             assert ours.shape == theirs.shape, f"ours has the shape {tuple(ours.shape)}, {oracle} {tuple(theirs.shape)}"
             assert not ours.isnan().any(), "ours holds NaN"

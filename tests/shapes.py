@@ -28,7 +28,7 @@ from types import CodeType, FrameType
 SHAPE = re.compile(r"\((?:[^()]|\([^()]*\))*\)|_\b")
 BEGINS = re.compile(r"# (?:\(|_\b)")
 SECTION = re.compile(r"^\s*# --8<-- \[(start|end):")
-GENERATOR = 0x20  # flag of a generator's code
+FUNCTION, GENERATOR = 0x1, 0x20  # flags of a function's and of a generator's code
 PAUSES = {dis.opmap["YIELD_VALUE"], dis.opmap["RESUME"]}  # where a frame stands that yields; Python 3.13: RESUME
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in dis.opmap}
 
@@ -375,6 +375,16 @@ class Watch:
         for call in self.generators.values():  # that nobody ran to their end
             self._close(call, ended=False)
         self.generators.clear()
+
+    def functions(self, entered: dict[int, CodeType]) -> dict[str, list[int]]:
+        """The functions of snippets among the code that was entered: path -> the lines at which they begin."""
+        found: dict[str, set[int]] = {}
+        for code in entered.values():
+            if code.co_filename in self.files and code.co_flags & FUNCTION:
+                found.setdefault(self.files[code.co_filename].relative_to(self.root).as_posix(), set()).add(
+                    code.co_firstlineno
+                )
+        return {path: sorted(lines) for path, lines in found.items()}
 
     def _trace(self, frame: FrameType, event: str, arg):
         code = frame.f_code
