@@ -624,11 +624,11 @@ def test_rate_is_torchs_warm_up_and_cosine(agrees, formula):
         theirs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    ours = torch.tensor([decoder.rate_factor(step, 47, 7) for step in range(47)], dtype=torch.float64)
-    names = {r"\eta_n": 0.3 * ours, r"\eta": 0.3, "n": torch.arange(47), "n_w": 7, r"n_\text{all}": 47}
-    formula("decoder-schedule").holds(names)
-    theirs = torch.tensor(theirs, dtype=torch.float64)
+    ours = [decoder.rate_factor(step, 47, 7) for step in range(47)]
+    names = {r"\eta_n": 0.3 * torch.tensor(ours, dtype=torch.float64), r"\eta": 0.3, "n": torch.arange(47)}
+    formula("decoder-schedule").holds(names | {"n_w": 7, r"n_\text{all}": 47})
     agrees(ours, theirs, "torch.optim.lr_scheduler.SequentialLR", 1e-10)
+    ours, theirs = torch.tensor([ours, theirs], dtype=torch.float64)
     assert (ours[1:] - theirs[:-1]).abs().max() > 0.05  # a step late
     assert ours[0] == pytest.approx(1 / 7) and ours[6] == ours[7] == 1  # it never starts at 0
     assert decoder.rate_factor(27, 47, 7) == pytest.approx(0.55)
