@@ -100,7 +100,7 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     return (
         '<section class="verified-details" aria-labelledby="verified" data-search-exclude="true">'
         '<h2 id="verified">Verified</h2>'
-        f"<p>By the run of all tests on {written(date.fromisoformat(report['date']))}, on the files as they are here.</p>"
+        f"<p>By the run of all tests on {written(date.fromisoformat(report['date']))}, on these very files.</p>"
         f"<dl>{list_}</dl></section>"
     )
 
