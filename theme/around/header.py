@@ -9,6 +9,7 @@ from pathlib import Path
 
 from theme.around.dates import last_change, written
 from theme.page import results
+from theme.page.exercises import path_of
 from theme.page.listings import page_url
 from theme.page.pages import Page
 from theme.page.source import relative
@@ -81,10 +82,11 @@ def verified(key: str, report: dict | None, run: dict | None) -> str:
     return start.format("") + f"<details><summary>{summary}</summary><dl>{list_}</dl></details></aside>"
 
 
-def downloads(post: Page, url: str, lab: bool) -> str:
-    """Links to the post's program, its notebook and its lab."""
-    name = post.key.rpartition("/")[2]
+def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
+    """Links to the post's program, its notebook, the starter of its exercises, and its lab."""
+    name, starter = post.name, f"{post.name}_exercises.py"
     links = [f'<a href="{name}.py" download>Program ({name}.py)</a>', f'<a href="{name}.ipynb" download>Notebook</a>']
+    links += [f'<a href="{starter}" download>Exercises ({starter})</a>'] if exercises else []
     links += [f'<a href="{relative(page_url(post.meta["module"]), url)}">Source and docstrings</a>']
     links += [f'<a href="{relative(f"labs/{post.key}/", url)}">Lab</a>'] if lab else []
     return f'<div class="downloads" data-search-exclude="true">{" ".join(links)}</div>'
@@ -99,7 +101,7 @@ def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> 
         badges(relative("", url), second),
         page_date(last_change(root, commit, paths_shown(post, root)))
         + verified(post.key, report, results.load(root, post.key))
-        + downloads(post, url, lab),
+        + downloads(post, url, lab, (root / path_of(post)).is_file()),
     )
 
 
