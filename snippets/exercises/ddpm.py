@@ -111,7 +111,7 @@ def careful_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, target: Tensor,
 
 # --8<-- [start:exercise-5]
 def steady_ddim(model: Callable, schedule: NoiseSchedule, xt: Tensor, num_steps: int) -> Tensor:
-    """DDIM without fresh noise that also bears the cosine schedule, whose last level holds no signal.
+    """DDIM without fresh noise that survives the cosine schedule, whose last level holds no signal.
 
     Args: model(xt, t) predicts the noise; xt (B, C, H, W) is the noise to start from; num_steps is how often
     the model is asked. Returns images (B, C, H, W).
