@@ -169,6 +169,22 @@ def test_other_right_answers_are_right(number, answer):
     assert verdict(answer, getattr(exercises, f"check_{number}")) == "right"
 
 
+def test_the_factors_of_the_papers_schedule():
+    """Exercise 6, what the comment in the solution says."""
+    factors = exercises.bound_weights(ddpm.NoiseSchedule(ddpm.linear_beta()))
+    assert factors.argmax() == 0 and round(factors[0].item(), 2) == 0.60
+    assert round((factors.max() / factors.min()).item()) == 120
+
+
+def test_the_fault_ends_in_noise():
+    """Exercise 4: the step to the clean image goes to the noisiest level."""
+    schedule, (x0, eps) = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
+    t = torch.zeros(5, dtype=torch.long)
+    xt = ddpm.q_sample(schedule, x0, t, eps)
+    noise = ddpm.q_sample(schedule, x0, t + 999, eps)
+    torch.testing.assert_close(exercises.hasty_step(schedule, xt, t, t - 1, eps), noise)
+
+
 def test_the_smallest_loss_is_reached_and_never_beaten():
     """Exercise 1, by least squares on a million pixels."""
     x0, eps = torch.randn(2, 1_000_000, dtype=torch.float64)
