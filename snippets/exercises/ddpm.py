@@ -51,7 +51,7 @@ def between(a: Tensor, b: Tensor, share: float) -> Tensor:
 
     Args: a, b (B, C, H, W), both standard normal; share from 0 to 1. Returns (B, C, H, W).
 
-    Hint: A sampler starts from noise of variance 1, and the variances of independent numbers add. Which variance
+    Hint: A sampler starts from noise of variance 1. The variances of independent numbers add: which variance
     has (1 - share) * a + share * b half way?
     """
     mixed = (1 - share) * a + share * b  # (B, C, H, W) half way its variance is only 1/2
