@@ -17,7 +17,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test test-full site lab labs new lint format clean setup post
+.PHONY: help serve test test-full site lab relab labs new lint format clean setup post
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 | \2/p' Makefile | awk -F' [|] ' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -36,10 +36,13 @@ site: test ## test, then build the site into site/ with the Verified panels fill
 	@echo "The site is in site/."
 
 lab: post setup ## run the lab of one post: POST=Diffusion (ARGS="--images DIR --device cuda")
-	@$(RUN) -m tools.lab run "$(POST)" $(ARGS)
+	@$(RUN) -m tools.labs run "$(POST)" $(ARGS)
+
+relab: setup ## after a change of code: do numbers of a lab change? (POST=Diffusion; without it, of any lab)
+	@$(RUN) -m tools.labs relab $(POST)
 
 labs: setup ## run the lab of every post
-	@$(RUN) -m tools.lab all $(ARGS)
+	@$(RUN) -m tools.labs all $(ARGS)
 
 new: post setup ## start a post: POST=LLM/Name makes its module, page, lab and test
 	@$(RUN) -m tools.new "$(POST)"

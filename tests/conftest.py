@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import shapes
+from tests import claims, equations, shapes
+from tests.claims import results  # noqa: F401  a fixture
 from theme.around import report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,8 @@ def pytest_configure(config):
         if chosen or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             raise pytest.UsageError("--complete is for the whole suite: give no files, -k, -m, --lf or --deselect")
     config.pluginmanager.register(Proof(config), "proof")
+    config.pluginmanager.register(equations.Markers(ROOT), "equations")
+    config.pluginmanager.register(claims.Claims(), "claims")
 
 
 class Proof:
@@ -73,8 +76,9 @@ class Proof:
         if report.skipped and not report.nodeid.startswith("tests/site/"):  # which may lack a browser
             self.skipped.append(report.nodeid)
         if report.when == "call" and report.passed:
-            values = {kind: [v for k, v in report.user_properties if k == kind] for kind in ("equation", "oracle")}
-            self.tests.append({"id": report.nodeid, "equations": values["equation"], "oracles": values["oracle"]})
+            kinds = {"equations": "equation", "evaluated": "evaluated", "oracles": "oracle"}
+            values = {name: [v for k, v in report.user_properties if k == kind] for name, kind in kinds.items()}
+            self.tests.append({"id": report.nodeid, **values})
 
     def pytest_sessionfinish(self, session):
         if not self.first:
@@ -141,6 +145,18 @@ def agrees(request):
         request.node.user_properties.append(("oracle", found))
 
     return check
+
+
+@pytest.fixture
+def formula(request):
+    """A function that reads a numbered equation from its page: formula("ddpm-forward").holds({"x_t": xt, …})."""
+    from tests.formula import Formula
+
+    def read(name: str) -> Formula:
+        page, place, tex = equations.numbered(ROOT)[name]
+        return Formula(name, tex, place, lambda: request.node.user_properties.append(("evaluated", name)))
+
+    return read
 
 
 @functools.cache  # looking through all installed packages is slow, and slower while shapes are watched

@@ -11,7 +11,7 @@ import pytest
 
 from tests import shapes
 from tests.labs import checks as labs
-from tests.pages.test_sources import CHECKS
+from theme.page.checks import CHECKS
 from theme.page.pages import ROOT, posts
 from tools import new
 

@@ -15,28 +15,28 @@ from pathlib import Path
 import pytest
 
 from tests import shapes, test_house
-from tests.labs.checks import figures, notebooks, stale
+from tests.labs.checks import figures, notebooks, sealed, stale
 from tests.pages import test_programs
-from tests.pages.test_sources import CHECKS
 from theme.around import report
+from theme.page.checks import CHECKS
 from theme.page.pages import ROOT, Page
-from tools import lab
+from tools import reached
 
 COPIED = [
     "pyproject.toml",
     "theme/__init__.py",
     "theme/around/__init__.py",
     "theme/around/report.py",
-    "theme/page/__init__.py",
-    "theme/page/equations.py",
-    "theme/page/pages.py",
-    "theme/page/source.py",
     "tools/__init__.py",
     "tools/lab.py",
+    "tools/labs.py",
+    "tools/reached.py",
 ]
 COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/test_house.py", "tests/labs/__init__.py"]
-COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py", "tests/pages/checks.py"]
+COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
+COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py"]
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
+COPIED += ["tests/claims.py", "tests/disturb.py", "tests/equations.py", "tests/formula.py"]
 
 MODULE = '''"""A toy.
 
@@ -75,10 +75,11 @@ import torch
 from snippets.toy import double
 
 
-@pytest.mark.equation("toy-double")
-def test_double(agrees):
+@pytest.mark.equation("toy-double", of=double)
+def test_double(agrees, formula):
     x = torch.rand(3, 2)
     agrees(double(x), x + x, oracle="torch.add")
+    formula("toy-double").holds({"y": double(x), "x": x})
 '''
 PAGE = """---
 title: Toy
@@ -112,6 +113,7 @@ The loss is {{ Toy: loss | .2f }}, less than 0.97 and $0.25$; see [the lab](../l
 --8<-- "snippets/toy.py:main"
 ```
 """
+SVG = '<svg viewBox="0 0 9 9"/>'
 RESULTS = {
     "values": {"loss": 0.2512, "steps": 1500, "seconds": [312.42]},
     "seed": 0,
@@ -123,7 +125,7 @@ RESULTS = {
 
 def write(root: Path, name: str, text: str) -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(text, encoding="utf-8")
+    (root / name).write_text(text, encoding="utf-8", newline="")
 
 
 @pytest.fixture
@@ -136,23 +138,23 @@ def tree(tmp_path) -> Path:
     write(tmp_path, "snippets/toy.py", MODULE)
     write(tmp_path, "tests/snippets/test_toy.py", TEST)
     write(tmp_path, "docs/posts/Toy.md", PAGE)
-    write(tmp_path, "docs/figures/Toy/plot.svg", "<svg/>")
+    write(tmp_path, "docs/figures/Toy/plot.svg", SVG)
     write(tmp_path, "README.md", "```bash\nmake test\n```\n\n```python\nimport snippets\n```\n")
     write(tmp_path, "Makefile", "test:\n\ttrue\n")
-    cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": [], "id": "a"}
-    cell["source"] = ["from snippets.toy import double"]
-    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "id": "a", "source": ["lab.record()"]}
+    said = ["loss: 0.2512\n", "steps: 1500\n", "seconds: [312.42]\n"]
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": said}]
+    other = cell | {"execution_count": 2, "outputs": [], "id": "b", "source": ["from snippets.toy import double"]}
+    notebook = {"cells": [cell, other], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     write(tmp_path, "docs/labs/Toy.ipynb", json.dumps(notebook, indent=1))
-    code = {
-        path: {name: one for name, (one, _) in names.items()} for path, names in lab.lab_code("Toy", tmp_path).items()
-    }
-    files = {"docs/figures/Toy/plot.svg": lab.digest(tmp_path / "docs/figures/Toy/plot.svg")}
-    write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}))
+    code = reached.fingerprints("Toy", tmp_path)
+    files = {"docs/figures/Toy/plot.svg": reached.digest(tmp_path / "docs/figures/Toy/plot.svg")}
+    write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}, indent=1))
     return tmp_path
 
 
 def replace(root: Path, name: str, old: str, new: str) -> None:
-    text = (root / name).read_text(encoding="utf-8")
+    text = (root / name).read_bytes().decode()
     assert text.count(old) == 1
     write(root, name, text.replace(old, new))
 
@@ -184,7 +186,7 @@ TOY, POST, LAB = "snippets/toy.py", "docs/posts/Toy.md", "docs/labs/Toy.ipynb"
 FIGURE, TESTS = "docs/figures/Toy/plot.svg", "tests/snippets/test_toy.py"
 IMPORTS, START, END = "# --8<-- [start:imports]", "# --8<-- [start:main]", "# --8<-- [end:main]"
 INCLUDE, PICTURE = '--8<-- "snippets/toy.py:imports"', "![A line that rises.](../figures/Toy/plot.svg)"
-MARKER, HOST, TODO = '@pytest.mark.equation("toy-double")', "https://cdn.example.org/x", "TO" + "DO: write"
+MARKER, HOST, TODO = '@pytest.mark.equation("toy-double", of=double)', "https://cdn.example.org/x", "TO" + "DO: write"
 ASKED, MARK_IT = "a reader's browser would ask another host:", "Mark the test that checks it with @pytest.mark.equation"
 QUOTES, UNSEEN = "is no include of a section. Write it with quotes, alone", "no runner and no test sees the fence"
 UNQUOTED, NO_ALT = INCLUDE.replace('"', ""), "the picture has no alternative text. Say in a sentence what it shows"
@@ -229,7 +231,7 @@ EQUATIONS = {
         "y = 2 x",
         "y = 2 x \\label{toy-other}",
         "y = 2 x",
-        f'no test checks the numbered equation toy-other. {MARK_IT}("toy-o',
+        f'no test checks the equation toy-other. {MARK_IT}("toy-o',
     ),
     "with a used number": Defect(
         POST, "y = 2 x", "y = 2 x \\label{toy-double}", "\\label", "equation toy-double is at docs/p"
@@ -245,7 +247,7 @@ EQUATIONS = {
         "no page has the equation toy-duoble that this test checks. Write toy-double",
     ),
     "in a marker without a name": Defect(
-        TESTS, '("toy-double")', "(pytest.name)", "def test", "the marker's id is not written"
+        TESTS, '"toy-double", of', "pytest.name, of", "def test", "the marker's id is not written"
     ),
 }
 TYPED = {
@@ -266,6 +268,16 @@ TYPED = {
         "1500": "steps",
         "312.4": "seconds.0 | .1f",
     }.items()
+}
+TYPED |= {
+    f"nearly {typed}": Defect(
+        POST, "less than 0.97", f"less than\n{typed}, then", typed, f"{typed} is typed by hand, and nearly the result"
+    )
+    for typed in ("0.252", "25.2%", "312.9")
+} | {
+    "percent": Defect(
+        POST, "loss | .2f }},", "loss | .1f }} %,", "The loss", "{{ Toy: loss | .1f }} % puts a percent sign behind"
+    )
 }
 REQUESTS = {
     asked: Defect(POST, "# Toy\n", f"# Toy\n\nText.\n\n{asked}\n", asked, ASKED)
@@ -295,13 +307,13 @@ SEEN = {
 }
 LABS = {
     "stale code": Defect(
-        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make lab"
+        TOY, "y = 2 * x ", "y = x * 2 ", "def double", "double changed after the lab of Toy ran. Run: make relab"
     ),
     "stale cell": Defect(
-        LAB, "import double", "import double as d", '"from', "cell 1 changed after the lab of Toy ran. Run:"
+        LAB, "import double", "import double as d", '"from', "cell 2 changed after the lab of Toy ran. Run:"
     ),
     "not run": Defect(
-        LAB, '_count": 1', '_count": null', '"cell_type"', "the cell was not run after the one before it. Run:"
+        LAB, '_count": 2', '_count": null', '"cell_type"', "the cell was not run after the one before it. Run:"
     ),
     "error": Defect(
         LAB,
@@ -310,15 +322,42 @@ LABS = {
         '"cell_type"',
         "the cell ended with KeyError. Mend it, and: make lab POST=Toy",
     ),
+    "value by hand": Defect(
+        "docs/results/Toy.json", "0.2512", "0.2513", '"loss"', "loss is 0.2513, but the lab printed 0.2512. Undo this"
+    ),
+    "value by hand, where the lab has it": Defect(
+        LAB, "1500", "1501", '"steps"', "steps is 1500, but the lab printed 1501. Undo this", "docs/results/Toy.json"
+    ),
+    "value added": Defect(
+        "docs/results/Toy.json",
+        '"steps"',
+        '"rate": 0.5,\n  "steps"',
+        '"rate"',
+        "rate is 0.5, but the lab printed no such",
+    ),
+    "value removed": Defect(
+        "docs/results/Toy.json",
+        '"steps": 1500,',
+        "",
+        "{",
+        "the lab printed steps, which is missing here. Run: make lab",
+    ),
     "no figure": Defect(
         POST, "plot.svg)", "plto.svg)", "![A", "there is no docs/figures/Toy/plto.svg. Draw it in the lab"
     ),
     "figure by hand": Defect(
-        FIGURE, "<svg/>", "<svg />", "<svg", "this file is not the one that the lab of Toy wrote. Run:"
+        FIGURE, SVG, SVG.replace("9", "8"), "<svg", "this file is not the one that the lab of Toy wrote. Run:"
     ),
 }
 ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS
 ALL |= {
+    "hearsay": Defect(
+        POST, "# Toy\n", "# Toy\n\nIn trials it fell.\n", "In trials", "'In trials' quotes what no lab recorded"
+    ),
+    "CRLF page": Defect(POST, "# Toy\n", "# Toy\r\n", "# Toy", "the line ends with CR and LF. Save the file with LF"),
+    "CRLF module": Defect(TOY, "STEPS = 3\n", "STEPS = 3\r\n", "STEPS", "the line ends with CR and LF. Save the file"),
+    "look-alike letter": Defect(POST, "The loss is", "\u0422he loss is", "\u0422he", "'\u0422h' mixes alphabets (U+04"),
+    "heavy picture": Defect(FIGURE, SVG, SVG + " " * 300_000, "<svg", "the picture weighs 293 KiB, more than 200."),
     "left to be written": Defect(
         POST, "# Toy\n", f"# Toy\n{TODO}\n", TODO, f"{TODO!r} is left. Write what it asks for"
     ),
@@ -351,7 +390,7 @@ def problems(root: Path) -> list[str]:
     """What all checks of sources and labs say."""
     found = [problem for check in CHECKS.values() for problem in check(root)] + shapes.problems(root)
     found += [problem for path in test_house.snippets(root) for problem in test_house.problems(path, root)]
-    return found + [problem for check in (notebooks, stale, figures) for problem in check(root)]
+    return found + [problem for check in (notebooks, stale, sealed, figures) for problem in check(root)]
 
 
 def test_a_project_without_a_defect_has_no_problem(tree):
@@ -398,8 +437,8 @@ def test_a_module_without_a_test_is_told(tree):
 @pytest.mark.parametrize(
     "text",
     [
-        "0.97 and 0.252 and 1501 and 25 and 0.3",  # other numbers, or too round to tell
-        "in 2020, `0.251`, $0.251$, $$0.251$$, [a](0.251), ![a](0.251.png)",
+        "0.97 and 0.263 and 1501 and 25 and 0.3",  # other numbers, or too round to tell
+        "in 2020, `0.251`, $0.251$, [a](0.251)\n\n$$\n0.251\n$$",
         "<span title='0.251'>a</span>, a-0.251b, v0.251.3, arXiv 1500.0251",
         "```text\n0.251\n```",
         "<!-- 0.251 -->{ .wide width=1500 }",
@@ -433,7 +472,7 @@ def test_a_suite_without_a_defect_passes_and_is_reported(tree):
     (oracle,) = written.pop("oracles")
     assert re.fullmatch(r"torch [\d.]+\S* add", oracle["name"])
     assert 0 <= oracle["difference"] <= oracle["tolerance"] == 1e-5
-    assert written == {"tests": 3, "equations": 1, "shape_comments": 1}
+    assert written == {"tests": 3, "equations": 1, "evaluated": 1, "pinned": 0, "shape_comments": 1}
     replace(tree, POST, "# Toy\n", "# A toy\n")
     assert report.load(tree) is None  # the report speaks of another tree
 
@@ -442,7 +481,7 @@ def test_each_kind_of_defect_fails_the_suite(tree):
     """One defect for each check, all at once: each check fails by itself, with its message."""
     names = ["trailing space in a mark", "directive without quotes", "fence ```py", "unknown", "without a test"]
     names += ["only in a marker", "typed 0.251", f"![x]({HOST}.png)", "no text", "left to be written", "stale code"]
-    names += ["not run", "figure by hand", "malformed shape comment", "foreign import", "no docstring"]
+    names += ["not run", "figure by hand", "value by hand", "malformed shape comment", "foreign import", "no docstring"]
     for name in names:
         ALL[name].plant(tree)
     status, output = suite(tree, "tests/pages/test_sources.py", "tests/labs", "tests/test_house.py")

@@ -4,7 +4,7 @@ import pytest
 
 from tests import shapes
 from theme.around import report
-from theme.page import equations
+from theme.page import equations, marks
 from theme.page.pages import Page
 
 
@@ -59,7 +59,7 @@ def test_equations_lead_to_the_line_of_their_test(tmp_path):
     )
     (tmp_path / "tests/snippets/test_b.py").write_text("@pytest.mark.equation('one')\ndef test_c(): pass\n")
     a = "tests/snippets/test_a.py"
-    assert equations.equation_tests(tmp_path) == {"one": (a, 6), "two": (a, 6), "three": (a, 11)}
+    assert marks.tests(tmp_path, "equation") == {"one": (a, 6), "two": (a, 6), "three": (a, 11)}
 
 
 def test_labels_stand_in_display_formulas_only(tmp_path):
@@ -93,19 +93,26 @@ def test_which_tests_are_a_pages(test, is_its):
 def test_the_report_counts_what_is_on_the_page(tmp_path):
     for name in (*report.TESTED, "snippets/blocks"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
-    text = "---\nmodule: snippets/a.py\n---\n$$x\\label{x}$$\n$$y\\label{y}$$\n\n"
+    text = "---\nmodule: snippets/a.py\n---\n$$x\\label{x}$$\n$$y\\label{y}$$\n$$z\\label{z}$$\n\n"
     text += '```python\n--8<-- "snippets/blocks/b.py:b"\n```\n'
     (tmp_path / "docs/posts/A.md").write_text(text)
     (tmp_path / "snippets/blocks/b.py").write_text("x\n# --8<-- [start:b]\nx\nx\n# --8<-- [end:b]\nx\n")
     near, far = ({"name": "o", "difference": d, "tolerance": 1.0} for d in (0.1, 0.3))
     tests = [
-        {"id": "tests/snippets/test_a.py::test_1", "equations": ["x"], "oracles": [near, far]},
-        {"id": "tests/snippets/test_a.py::test_2", "equations": ["x"], "oracles": [near]},
-        {"id": "tests/snippets/test_c.py::test_3", "equations": [], "oracles": [{**far, "name": "other"}]},
+        {"id": "tests/snippets/test_a.py::test_1", "equations": ["x"], "evaluated": ["x"], "oracles": [near, far]},
+        {"id": "tests/snippets/test_a.py::test_2", "equations": ["x", "z"], "evaluated": [], "oracles": [near]},
+        {
+            "id": "tests/snippets/test_c.py::test_3",
+            "equations": [],
+            "evaluated": [],
+            "oracles": [{**far, "name": "o2"}],
+        },
     ]
     report.write(tmp_path, tests, {"snippets/blocks/b.py": {1, 3, 6}, "snippets/c.py": {1}})
     found = report.load(tmp_path)["posts"]
-    assert found == {"A": {"tests": 2, "equations": 1, "shape_comments": 1, "oracles": [far]}}
+    assert found == {
+        "A": {"tests": 2, "equations": 2, "evaluated": 1, "pinned": 1, "shape_comments": 1, "oracles": [far]}
+    }
 
 
 def test_the_hash_is_of_what_was_tested_and_of_nothing_else(tmp_path):

@@ -1,4 +1,4 @@
-"""Run a lab, keep what it measured, and tell when the code has changed since.
+"""The notebook's side of a lab: figures, recorded values, trainings that are kept.
 
 A lab is a notebook, docs/labs/<post>.ipynb. `make lab POST=<post>` runs it from top to bottom in a fresh kernel.
 In its first cell it makes a `Lab`, through which it draws figures and records values:
@@ -6,9 +6,9 @@ In its first cell it makes a `Lab`, through which it draws figures and records v
     lab = Lab("Diffusion")
     lab.figure("loss.svg", draw)            # docs/figures/Diffusion/loss.svg and loss.dark.svg
     lab.record("frechet.ddpm", 12.3)        # docs/results/Diffusion.json
-    lab.record("frechet.ddim", seeds=[12.3, 11.9, 12.8])         # mean, deviation and all three
-    lab.timing("train.seconds", 312.4)      # apart from the values, because no run repeats it
-    model = lab.keep(train, network, images, 5000, seed=1)      # what it returned, if it ran before
+    lab.record("frechet.ddim", seeds=[12.3, 11.9, 12.8])    # mean, standard deviation and all of them
+    lab.timing("train.seconds", 312.4)      # apart from the values, for no run repeats it
+    model = lab.keep(train, network, images, 5000, seed=1)  # what train returned, if it ran before
     lab.weights(model)                      # docs/weights/Diffusion.safetensors
     lab.done()
 
@@ -16,20 +16,12 @@ Everything is first written to a folder of the run in lab-output/<post>/ and mov
 With the reader's own data (--images, --text) it stays there, and docs/ is left as it was.
 """
 
-import argparse
-import ast
 import datetime
-import difflib
-import hashlib
 import importlib.metadata
-import io
 import json
 import os
-import shutil
 import statistics
-import sys
 import time
-import tokenize
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +133,20 @@ class Lab:
                 plt.close(figure)
         return figure
 
+    @staticmethod
+    def pictures(figure, rows: list, names: list[str]) -> None:
+        """Draw rows of images, each (N, C, H, W) in [-1, 1], with a name at the left of each row."""
+        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+        for axes, row, name in zip(grid, rows, names, strict=True):
+            for axis, image in zip(axes, row, strict=True):
+                pixels = (image.clamp(-1, 1).permute(1, 2, 0).cpu().numpy() + 1) / 2
+                axis.imshow(pixels, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+                axis.set_xticks([])
+                axis.set_yticks([])
+                for spine in axis.spines.values():
+                    spine.set(visible=True, linewidth=0.4, edgecolor="#8c8c8c")
+            axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
+
     def weights(self, model) -> None:
         """Store a network's weights, shared ones once; safetensors' load_model reads them back."""
         from safetensors.torch import save_model
@@ -168,192 +174,3 @@ def spread(seeds: list) -> dict:
         return {name: spread([one[name] for one in seeds]) for name in names}
     numbers = [float(one) for one in seeds]
     return {"mean": statistics.fmean(numbers), "sd": statistics.stdev(numbers), "seeds": numbers}
-
-
-def bare(source: str) -> list[str]:
-    """The lines of some Python code, with comments and docstrings blanked out."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            for row in range(node.body[0].lineno, node.body[0].end_lineno + 1):
-                lines[row - 1] = ""
-    return lines
-
-
-def definitions(source: str) -> dict[str, tuple[str, int, ast.stmt]]:
-    """Each top-level function, class and constant: (fingerprint, line, tree). Comments and layout do not count."""
-    lines, found = bare(source), {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names, first = [node.name], min([node.lineno, *(d.lineno for d in node.decorator_list)])
-        elif isinstance(node, ast.Assign):
-            names, first = [t.id for t in node.targets if isinstance(t, ast.Name)], node.lineno
-        else:
-            continue
-        text = "".join("".join(lines[first - 1 : node.end_lineno]).split())
-        for name in names:
-            found[name] = hashlib.sha256(text.encode()).hexdigest()[:12], node.lineno, node
-    return found
-
-
-def imported(tree: ast.AST) -> dict[str, tuple[str, str]]:
-    """Names that some code takes from snippets: local name -> (module's path, name there)."""
-    return {
-        alias.asname or alias.name: (node.module.replace(".", "/") + ".py", alias.name)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("snippets.")
-        for alias in node.names
-    }
-
-
-def reached(tree: ast.AST, root: Path) -> dict[str, dict[str, tuple[str, int]]]:
-    """All definitions of snippets that some code uses, directly or not: path -> name -> (fingerprint, line)."""
-    todo, found, modules = list(imported(tree).values()), {}, {}
-    while todo:
-        path, name = todo.pop()
-        if name in found.setdefault(path, {}):
-            continue
-        if path not in modules:
-            source = (root / path).read_text(encoding="utf-8")
-            modules[path] = definitions(source), imported(ast.parse(source))
-        here, elsewhere = modules[path]
-        if name not in here:
-            raise ValueError(f"{path} defines no {name}, which a lab imports")
-        fingerprint, line, node = here[name]
-        found[path][name] = fingerprint, line
-        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-        todo += [(path, n) for n in used if n in here] + [elsewhere[n] for n in used if n in elsewhere]
-    return found
-
-
-def lab_code(key: str, root: Path) -> dict[str, dict[str, tuple[str, int]]]:
-    """What a lab's results depend on: its own cells, and what they reach in snippets."""
-    path = f"docs/labs/{key}.ipynb"
-    text = (root / path).read_text(encoding="utf-8")
-    cells = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-    found = {path: {}}
-    for number, cell in enumerate(cells, 1):
-        fingerprint = hashlib.sha256("".join("".join(bare(cell)).split()).encode()).hexdigest()[:12]
-        written = json.dumps(cell.splitlines()[0] if cell else "")[:-1]  # the cell's first line, as the file has it
-        line = text[: max(text.find(written), 0)].count("\n") + 1
-        found[path][f"cell {number}"] = fingerprint, line
-    return found | reached(ast.parse("\n".join(cells)), root)
-
-
-def fingerprints(key: str) -> dict[str, dict[str, str]]:
-    """The same, as the results keep it: path -> name -> fingerprint."""
-    return {path: {n: f for n, (f, _) in names.items()} for path, names in lab_code(key, ROOT).items()}
-
-
-def digest(path: Path) -> str:
-    """A file's fingerprint."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def stale(key: str, root: Path = ROOT) -> list[str]:
-    """What changed since a lab ran, as "file:line: what is wrong. how to mend it"; empty when the results are fresh."""
-    mend = f"Run: make lab POST={key}"
-    results = root / "docs/results" / f"{key}.json"
-    if not results.is_file():
-        return [f"docs/labs/{key}.ipynb:1: this lab has no results. {mend}"]
-    known, problems = json.loads(results.read_text(encoding="utf-8")), []
-    now = lab_code(key, root)
-    for path in sorted(known["code"].keys() | now.keys()):
-        old, new = known["code"].get(path, {}), now.get(path, {})
-        for name in sorted(old.keys() | new.keys()):
-            fingerprint, line = new.get(name, (None, 1))
-            if old.get(name) != fingerprint:
-                problems.append(f"{path}:{line}: {name} changed after the lab of {key} ran. {mend}")
-    for path, fingerprint in known["files"].items():
-        if not (root / path).is_file() or digest(root / path) != fingerprint:
-            problems.append(f"{path}:1: this file is not the one that the lab of {key} wrote. {mend}")
-    return problems
-
-
-def publish(key: str, source: Path, code: dict[str, dict[str, str]]) -> None:
-    """Move what a lab wrote in a folder to docs/; code holds the fingerprints of what it ran."""
-    files = []
-    figures = ROOT / "docs/figures" / key
-    shutil.rmtree(figures, ignore_errors=True)
-    for old in sorted((source / "figures").iterdir()):
-        figures.mkdir(parents=True, exist_ok=True)
-        files.append(Path(shutil.copy(old, figures / old.name)))
-    if (source / "weights/weights.safetensors").is_file():
-        weights = ROOT / "docs/weights" / f"{key}.safetensors"
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        files.append(Path(shutil.copy(source / "weights/weights.safetensors", weights)))
-    results = json.loads((source / "results.json").read_text())
-    results["code"] = code
-    results["files"] = {path.relative_to(ROOT).as_posix(): digest(path) for path in files}
-    target = ROOT / "docs/results" / f"{key}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(results, indent=1) + "\n")
-    shutil.rmtree(source)
-
-
-def run(key: str, options: dict) -> None:
-    """Execute a lab's notebook in a fresh kernel, keep its outputs, publish what it measured."""
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
-    path = ROOT / "docs/labs" / f"{key}.ipynb"
-    own_data = bool(options["images"] or options["text"])
-    output = ROOT / "lab-output" / key / f"{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}-{os.getpid()}"
-    output.mkdir(parents=True)
-    options = options | {"folder": str(output)}
-    notebook = nbformat.read(path, as_version=4)
-    code = fingerprints(key)
-    os.environ |= {"LAB_OPTIONS": json.dumps(options), "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
-    os.environ["PYTHONHASHSEED"] = "0"
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
-    client.on_cell_start = lambda cell, cell_index: print(f"cell {cell_index + 1} of {len(notebook.cells)}", flush=True)
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        lines = str(error).strip().splitlines()
-        sys.exit(f"docs/labs/{key}.ipynb stopped: {lines[-1]}\n" + "\n".join(lines[:-1][-30:]))
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times of day, which change at every run
-        if cell.cell_type == "code":  # tqdm says, with this machine's paths, that it draws no widgets
-            cell.outputs = [output for output in cell.outputs if "TqdmWarning" not in output.get("text", "")]
-    if own_data:
-        nbformat.write(notebook, output / "lab.ipynb")
-        print(f"your data: figures, values and the executed notebook are in {output.relative_to(ROOT)}/")
-        return
-    if fingerprints(key) != code:
-        sys.exit(
-            f"the code that the lab of {key} reaches was edited while it ran; docs/ is left as it was. Run it again"
-        )
-    nbformat.write(notebook, path)
-    publish(key, output, code)
-    print(f"written: docs/labs/{key}.ipynb, docs/figures/{key}/, docs/results/{key}.json")
-
-
-def main() -> None:
-    """`python -m tools.lab run POST` and `python -m tools.lab all`."""
-    parser = argparse.ArgumentParser(prog="make lab", description="Run a post's lab.")
-    parser.add_argument("what", choices=["run", "all"])
-    parser.add_argument("post", nargs="?", help="Diffusion, LLM/ROPE, …")
-    parser.add_argument("--images", help="a folder of your own pictures")
-    parser.add_argument("--text", help="a text file of your own")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps")
-    options = vars(parser.parse_args())
-    what, post = options.pop("what"), options.pop("post")
-    labs = [p.relative_to(ROOT / "docs/labs").with_suffix("").as_posix() for p in (ROOT / "docs/labs").rglob("*.ipynb")]
-    if what == "run" and post not in labs:
-        near = difflib.get_close_matches(str(post), labs, n=1)
-        parser.error(
-            f"POST is one of {', '.join(sorted(labs))}; given {post}" + (f" (did you mean {near[0]}?)" * len(near))
-        )
-    options |= {name: str(Path(options[name]).resolve()) for name in ("images", "text") if options[name]}
-    for key in [post] if what == "run" else sorted(labs):
-        run(key, options)
-
-
-if __name__ == "__main__":
-    main()

@@ -123,7 +123,7 @@ def main() -> None:
         sys.exit(str(error))
     print("made:", *made, sep="\n  ")
     print("its lab runs now, some seconds, so that the page has its figure and its numbers", flush=True)
-    lab = subprocess.run([sys.executable, "-m", "tools.lab", "run", key], cwd=ROOT)
+    lab = subprocess.run([sys.executable, "-m", "tools.labs", "run", key], cwd=ROOT)
     if lab.returncode:
         sys.exit(f"the lab failed; correct docs/labs/{key}.ipynb, then: make lab POST={key}")
     print(f"""next:

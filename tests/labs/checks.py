@@ -1,19 +1,23 @@
 """What a lab must hold: each check returns its problems as "file:line: what is wrong. how to mend it"."""
 
+import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from theme.page.pages import posts
-from tools import lab
+from tools import reached
+from tools.labs import leaves
 
+PATH = re.compile(r"[\w.+-]+")
 SEEN = {".svg", ".png", ".jpg", ".webp"}
 
 
 def notebooks(root: Path) -> list[str]:
     """Posts without a lab, labs without a post, and labs that were not executed from top to bottom without an error."""
     problems, keys = [], {page.key for page in posts(root)}
-    labs = {path.relative_to(root / "docs/labs").with_suffix("").as_posix(): path for path in found(root)}
+    labs = {key: root / f"docs/labs/{key}.ipynb" for key in reached.labs(root)}
     problems += [f"docs/posts/{key}.md:1: no lab. Write docs/labs/{key}.ipynb" for key in sorted(keys - labs.keys())]
     problems += [f"docs/labs/{key}.ipynb:1: no post. Remove it or write one" for key in sorted(labs.keys() - keys)]
     for key, path in labs.items():
@@ -33,14 +37,65 @@ def notebooks(root: Path) -> list[str]:
     return problems
 
 
-def found(root: Path) -> list[Path]:
-    return [path for path in sorted((root / "docs/labs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-
-
 def stale(root: Path) -> list[str]:
     """Results, figures and weights that are not those of the code as it stands."""
-    keys = [path.relative_to(root / "docs/labs").with_suffix("").as_posix() for path in found(root)]
-    return [problem for key in keys for problem in lab.stale(key, root)]
+    return [problem for key in reached.labs(root) for problem in reached.stale(key, root)]
+
+
+def sealed(root: Path) -> list[str]:
+    """Results that are not what the executed notebook printed when it recorded them."""
+    return [problem for key in reached.labs(root) for problem in broken_seals(key, root)]
+
+
+def broken_seals(key: str, root: Path) -> Iterator[str]:
+    path = root / f"docs/results/{key}.json"
+    if not path.is_file():
+        return  # another check says so
+    text = path.read_text(encoding="utf-8")
+    written = json.loads(text)
+    kept = leaves(written.get("timings", {})) | leaves(written["values"])
+    lines, said = lines_of(text), printed(key, root, kept)
+    for name, value in kept.items():
+        here = f"docs/results/{key}.json:{lines.get(name, 1)}"
+        if name not in said:
+            yield f"{here}: {name} is {value!r}, but the lab printed no such value. Run: make lab POST={key}"
+        elif said[name] != value:
+            yield f"{here}: {name} is {value!r}, but the lab printed {said[name]!r}. Undo this, or: make lab POST={key}"
+    for name in said.keys() - kept.keys():
+        yield f"docs/results/{key}.json:1: the lab printed {name}, which is missing here. Run: make lab POST={key}"
+
+
+def lines_of(results: str) -> dict[str, int]:
+    """The line of each value of a results file, which has one level more with each space at a line's start."""
+    found, inside, places = {}, [], {}
+    for number, line in enumerate(results.split("\n"), 1):
+        depth, name = len(line) - len(line.lstrip(" ")), re.match(r' *"((?:[^"\\]|\\.)*)": ', line)
+        inside = inside[: max(depth - 1, 0)]
+        if line.strip(" ,") not in ("{", "}", "]", "") or name:
+            places[depth, *inside] = places.get((depth, *inside), -1) + 1
+            inside.append(name[1] if name else str(places[depth, *inside]))
+            found.setdefault(".".join(inside[1:]), number)
+    return found
+
+
+def printed(key: str, root: Path, kept: dict) -> dict:
+    """The values that `lab.record` and `lab.timing` printed in an executed lab, by dotted path."""
+    found = {}
+    for cell in json.loads((root / f"docs/labs/{key}.ipynb").read_text(encoding="utf-8"))["cells"]:
+        outputs = [one for one in cell.get("outputs", []) if one["output_type"] == "stream"]
+        for line in "".join("".join(one["text"]) for one in outputs).split("\n"):
+            name, colon, value = line.partition(": ")
+            if colon and PATH.fullmatch(name):
+                found |= {name: value} if isinstance(kept.get(name), str) else leaves(as_recorded(value), name)
+    return found
+
+
+def as_recorded(text: str):
+    """The number, truth, list or dict that was printed, as JSON has it; a text where it is none of these."""
+    try:
+        return json.loads(json.dumps(ast.literal_eval(text)))
+    except (ValueError, SyntaxError, TypeError):
+        return text
 
 
 def figures(root: Path) -> list[str]:

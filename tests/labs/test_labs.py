@@ -6,7 +6,9 @@ from tests.labs import checks
 from theme.page.pages import ROOT
 
 
-@pytest.mark.parametrize("check", [checks.notebooks, checks.stale, checks.figures], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [checks.notebooks, checks.stale, checks.sealed, checks.figures], ids=lambda check: check.__name__
+)
 def test_labs(check):
     problems = check(ROOT)
     assert not problems, "\n" + "\n".join(problems)

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import platform
 import random
 import textwrap
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from theme.page import results
-from tools import kept
+from tools import kept, reached
 from tools.lab import Lab
 
 
@@ -218,3 +219,39 @@ def test_settings_of_any_kind_have_a_fingerprint():
     assert of(lambda x: x + 1) == of(lambda x: x + 1) != of(lambda x: x + 2)
     with pytest.raises(ValueError, match="cannot tell whether"):
         of(open(__file__))
+
+
+def test_what_changed_since_a_lab_ran_is_named(tmp_path):
+    def write(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    cell = "from snippets.data.text import text\nload('docs/weights/Base.safetensors')"
+    cells = [{"cell_type": "code", "source": cell, "metadata": {}, "outputs": []}]
+    write("docs/labs/Toy.ipynb", json.dumps({"cells": cells, "metadata": {}}))
+    write("snippets/data/text.py", "def text():\n    return 1\n")
+    write("docs/weights/Base.safetensors", "old")
+    ran = {"values": {}, "versions": {"python": platform.python_version()}, "files": {}}
+    ran |= {"code": reached.fingerprints("Toy", tmp_path), "inputs": reached.inputs("Toy", tmp_path)}
+    write("docs/results/Toy.json", json.dumps(ran))
+    assert reached.labs(tmp_path) == ["Toy"] and reached.stale("Toy", tmp_path) == []
+    write("docs/labs/Toy.ipynb", json.dumps({"cells": cells, "metadata": {"quick": {"STEPS": 1}}}))
+    assert reached.stale("Toy", tmp_path) == [], "metadata is no code"
+    write("docs/weights/Base.safetensors", "new")
+    wrong = "docs/weights/Base.safetensors:1: these weights are not the ones that the lab of Toy read. Run: make lab"
+    assert reached.stale("Toy", tmp_path) == [f"{wrong} POST=Toy"]
+    write("docs/results/Toy.json", json.dumps(ran | {"versions": {"python": "3.0.1"}}))
+    (said,) = reached.stale("Toy", tmp_path)
+    assert said.startswith(wrong) and "its texts came with Python 3.0.1, and those of 3." in said
+    write("snippets/data/text.py", "def text():\n    return 2\n")
+    assert "text changed after the lab of Toy ran. Run: make relab POST=Toy" in reached.stale("Toy", tmp_path)[0]
+
+
+def test_rows_of_pictures_are_drawn(lab):
+    rows = [torch.zeros(3, 1, 2, 2), 2 * torch.rand(3, 3, 2, 2) - 1]
+    figure = lab.figure("rows.png", lambda figure: lab.pictures(figure, rows, ["grey", "colour"]))
+    assert len(figure.axes) == 6 and [axis.get_ylabel() for axis in figure.axes] == ["grey", "", "", "colour", "", ""]
+    assert torch.tensor(figure.axes[4].images[0].get_array()).equal((rows[1][1].permute(1, 2, 0) + 1) / 2)
+    assert {path.name for path in (lab.folder / "figures").iterdir()} == {"rows.png", "rows.dark.png"}
+    with pytest.raises(ValueError):
+        lab.figure("rows.png", lambda figure: lab.pictures(figure, rows, ["one name"]))

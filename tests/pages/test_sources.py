@@ -7,21 +7,9 @@ import sys
 
 import pytest
 
-from tests.pages import checks
+from theme.page.checks import CHECKS
+from theme.page.code import programs_import
 from theme.page.pages import ROOT, posts
-
-CHECKS = {
-    "sections are opened once and closed": lambda root: checks.sections(root)[1],
-    "fences hold code that is run": checks.fences,
-    "includes": checks.includes,
-    "every python block runs": checks.unseen_blocks,
-    "numbered equations have tests": checks.equations,
-    "numbers come from runs": checks.typed_numbers,
-    "pictures have alternative text": checks.alternative_text,
-    "no other host is asked": lambda root: checks.third_party(checks.sources(root), root),
-    "nothing is left to be written": checks.unfinished,
-    "front matter": checks.front_matter,
-}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -33,7 +21,7 @@ def test_sources(check):
 @pytest.mark.parametrize("page", posts(), ids=lambda page: page.key)
 def test_the_page_imports_what_a_reader_has(page):
     allowed = set(sys.stdlib_module_names) | {"torch", "numpy", "sklearn", "matplotlib", "PIL", "tqdm", "safetensors"}
-    assert checks.programs_import(page, ROOT) <= allowed
+    assert programs_import(page, ROOT) <= allowed
 
 
 DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "docs/contributing.md") if path.is_file()]

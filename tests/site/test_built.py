@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from types import SimpleNamespace
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
@@ -15,6 +16,8 @@ from bs4 import BeautifulSoup
 from theme.around import cards
 from theme.page import late
 from theme.page.pages import ROOT, posts
+from theme.page.source import SourceError
+from theme.site import hooks
 
 POSTS = posts()
 CARDS = """ControlNet CFG Classifier_Guided_Diffusion StableDiffusion NCSN Diffusion GLIP CLIP TextToImage LLM/LORA
@@ -153,3 +156,17 @@ def test_downloads_are_the_code_of_the_page(post, site):
     cells = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).split("\n")]
     lines = [[line for line in text if line.strip()] for text in (shown, code.split("\n"), cells)]
     assert lines[0] and lines[0] == lines[1] == lines[2]
+
+
+def test_a_contributors_mistake_is_shown_in_the_browser(monkeypatch):
+    """While pages are served: instead of one page where it fails as it is made, of every page where sources are wrong."""
+
+    def render(config, files):
+        raise SourceError("docs/x.md:3: <wrong>. Mend it")
+
+    page = SimpleNamespace()
+    hooks._render_or_tell(page, render, None, None)
+    assert "docs/x.md:3: &lt;wrong&gt;. Mend it" in page.content
+    monkeypatch.setattr(hooks, "build", SimpleNamespace(wrong="docs/y.md:1: no title. Write it"))
+    assert "docs/y.md:1: no title. Write it" in hooks.on_page_content("<p>text</p>", page, None, None)
+    assert hooks.on_page_markdown("text", page, None, None) == ""

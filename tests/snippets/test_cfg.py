@@ -1,7 +1,12 @@
 """Classifier-free guidance: equations on the toy mixture, where all is known; diffusers; the tasks; wrong input."""
 
+import ast
+import inspect
 import math
+import re
+from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -9,8 +14,10 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from torch import nn
 
 from snippets import cfg, ddpm
+from snippets.data import scenes as scene_data
 from snippets.data.scenes import scenes
 from snippets.data.toy2d import Toy2D, toy2d
+from tests.formula import Matrix
 from tests.snippets.oracles import diffusers_unet, perturbed
 
 LEVELS = [(0.999, 0.045), (0.8, 0.6), (0.1, 0.995)]  # signal, noise
@@ -40,7 +47,26 @@ def exact(signal: float, noise: float, count: int = 9):
     return toy, x, told[..., None, None], toy.eps(x, signal, noise)[..., None, None]
 
 
-@pytest.mark.equation("cfg-guided")
+@pytest.mark.equation("cfg-guided", of=cfg.guide)
+@pytest.mark.equation("cfg-tilted", of=cfg.guide)
+@pytest.mark.equation("cfg-implicit", of=None)
+def test_guidance_is_its_formulas(formula):
+    """For one class of the mixture, where log densities can be differentiated; s = 2.5."""
+    signal, noise = LEVELS[1]
+    toy, x, told, untold = exact(signal, noise)
+    x.requires_grad_()
+    names = {r"\epsilon(x_t)": untold[:, :, 0, 0], r"\epsilon(x_t, y)": told[1, :, :, 0, 0]}
+    ours = {r"\tilde\epsilon": cfg.guide(told[1], untold, 2.5)[:, :, 0, 0], "s": 2.5}
+    formula("cfg-guided").holds(names | ours)
+    log_class = toy.log_posterior(x, signal, noise)[:, 1]
+    gradient = torch.autograd.grad(log_class.sum(), x, retain_graph=True)[0]
+    level = {r"\bar\alpha_t": torch.full_like(gradient, signal**2)}
+    formula("cfg-implicit").holds(names | level | {r"\nabla \log p_t(y \mid x_t)": gradient})
+    nabla = {r"\nabla": lambda value: torch.autograd.grad(value.sum(), x, retain_graph=True)[0]}
+    densities = {"p_t(x_t)": toy.log_density(x, signal, noise).exp(), r"p_t(y \mid x_t)": log_class.exp()}
+    formula("cfg-tilted").holds(ours | level | nabla | densities)
+
+
 @pytest.mark.parametrize("signal, noise", LEVELS)
 def test_guidance_is_linear_in_the_scale(signal, noise):
     _, _, told, untold = exact(signal, noise)
@@ -53,7 +79,6 @@ def test_guidance_is_linear_in_the_scale(signal, noise):
     assert (cfg.guide(untold, told, 8.0) - cfg.guide(told, untold, 8.0)).abs().max() > 0.1  # halves swapped
 
 
-@pytest.mark.equation("cfg-implicit")
 @pytest.mark.parametrize("signal, noise", LEVELS)
 def test_the_difference_of_the_predictions_is_a_classifiers_gradient(signal, noise, agrees):
     toy, x, told, untold = exact(signal, noise)
@@ -65,7 +90,6 @@ def test_the_difference_of_the_predictions_is_a_classifiers_gradient(signal, noi
         assert ((told[k] - untold) / noise - gradient).abs().max() > 1e-3  # the sign
 
 
-@pytest.mark.equation("cfg-tilted")
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0, 8.0])
 def test_guided_noise_is_the_score_of_the_tilted_density_at_its_level(scale, agrees):
     """eps of p_t(x) p_t(y | x)^s, by automatic differentiation of the exact log densities."""
@@ -81,9 +105,10 @@ def test_guided_noise_is_the_score_of_the_tilted_density_at_its_level(scale, agr
             assert (other - wanted).abs().max() > 1e-3
 
 
-@pytest.mark.equation("cfg-scale")
-def test_both_conventions_give_the_same_prediction():
+@pytest.mark.equation("cfg-scale", of=cfg.scale_from_w)
+def test_both_conventions_give_the_same_prediction(formula):
     """The paper: (1 + w) told - w untold. Libraries: untold + s (told - untold)."""
+    formula("cfg-scale").holds({"s": cfg.scale_from_w(2.5), "w": 2.5})
     told, untold = torch.randn(2, 4, 3, 5, 6, dtype=torch.float64)
     for w in (-1.0, 0.0, 0.3, 2.0, 7.5):
         paper = (1 + w) * told - w * untold
@@ -246,7 +271,41 @@ def test_conditions_are_dropped_one_by_one(trailing):
     assert torch.equal(kept, condition) and not gone.any()
 
 
-@pytest.mark.equation("cfg-loss")
+@pytest.mark.equation("cfg-loss", of=(cfg.guided_loss, cfg.drop_condition))
+def test_the_loss_is_its_formula(formula):
+    """Expectation: the mean over a batch. The code takes the mean over the 3 * 4 * 8 numbers, not their sum."""
+    asked = []
+
+    class Network(nn.Module):
+        encoder = cfg.ClassEncoder(3, dim=4)
+
+        def forward(self, x, t, condition):
+            asked[:] = x, t, condition
+            return x.sin() + (0.1 * t.double() + condition)[:, None, None, None]
+
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta(40, 2e-3, 0.3))
+    model, y = Network(), torch.arange(3).repeat(30)
+    x0 = torch.rand(90, 3, 4, 8, dtype=torch.float64) * 2 - 1
+    loss = cfg.guided_loss(model, schedule, x0, y, 0.1, torch.Generator().manual_seed(0))
+    xt, t, told = asked
+    bar = torch.stack([torch.prod(1 - schedule.beta[: level + 1]) for level in t])
+    names = {
+        "L": 3 * 4 * 8 * loss,
+        r"\mathbb{E}_{x_0, y, t, \epsilon}": torch.mean,
+        r"\lambda_t": (1 / (1 - bar)).clamp(max=10)[:, None],
+        "x_0": x0.flatten(1),
+        r"x_\theta": lambda x, t, y: model(x.view(xt.shape), t, y).flatten(1),
+        "x_t": xt.flatten(1),
+        "t": t,
+        "y'": told,
+        r"\varnothing": 3,
+        r"\text{with probability } 0.1": told == 3,
+        "y": y,
+    }
+    formula("cfg-loss").holds(names, relations=2)
+    assert 2 <= (told == 3).sum() <= 20
+
+
 def test_the_loss_is_the_error_of_x0_with_a_share_of_the_conditions_dropped():
     """What the network is asked, and that the images of the batch and their conditions stay pairs."""
     asked = []
@@ -306,10 +365,13 @@ def test_one_network_learns_both_predictions_and_training_repeats(monkeypatch):
 # remedies
 
 
-@pytest.mark.equation("cfg-rescale")
-def test_rescale_equals_diffusers_and_restores_the_deviation(agrees):
+@pytest.mark.equation("cfg-rescale", of=cfg.rescale)
+def test_rescale_equals_diffusers_and_restores_the_deviation(agrees, formula):
     told = 1.3 * torch.randn(4, 3, 5, 6, dtype=torch.float64)
     eps = 5 * torch.randn_like(told) + 0.2
+    names = {r"\tilde x \leftarrow": cfg.rescale(eps, told, 0.3), r"\tilde x": eps, r"x_\theta(x_t, t, y)": told}
+    deviation = {r"\sigma": lambda x: x.std(dim=(1, 2, 3), keepdim=True)}
+    formula("cfg-rescale").holds(names | deviation | {r"\phi": 0.3})
     for phi in (0.0, 0.3, 1.0):
         agrees(cfg.rescale(eps, told, phi), rescale_noise_cfg(eps, told, phi), "diffusers.rescale_noise_cfg", 1e-10)
     torch.testing.assert_close(cfg.rescale(eps, told, 1.0).std(dim=(1, 2, 3)), told.std(dim=(1, 2, 3)))
@@ -317,11 +379,14 @@ def test_rescale_equals_diffusers_and_restores_the_deviation(agrees):
     assert (cfg.rescale(told, eps, 0.3) - rescale_noise_cfg(eps, told, 0.3)).abs().max() > 0.1
 
 
-@pytest.mark.equation("cfg-threshold")
-def test_dynamic_threshold_equals_diffusers(agrees):
+@pytest.mark.equation("cfg-threshold", of=cfg.dynamic_threshold)
+def test_dynamic_threshold_equals_diffusers(agrees, formula):
     theirs = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=0.8, sample_max_value=1e6)
     x0 = torch.randn(5, 3, 4, 6, dtype=torch.float64) * torch.tensor([0.1, 0.5, 1, 3, 9])[:, None, None, None]
     ours = cfg.dynamic_threshold(x0, 0.8)
+    quantile = lambda x: x.flatten(1).quantile(0.8, dim=1)[:, None, None, None]  # noqa: E731
+    names = {r"\hat x_0 \leftarrow": ours, r"\hat x_0": x0, "q": quantile(x0.abs()).clamp(min=1)}
+    formula("cfg-threshold").holds(names | {r"\mathrm{quantile}": quantile}, relations=2)
     agrees(ours, theirs._threshold_sample(x0), "diffusers.DDIMScheduler", 1e-10)
     assert ours.abs().max() <= 1
     assert torch.equal(ours[0], x0[0])  # small pictures stay as they are
@@ -329,11 +394,20 @@ def test_dynamic_threshold_equals_diffusers(agrees):
     assert (cfg.dynamic_threshold(x0, 0.9) - ours).abs().max() > 1e-2
 
 
-@pytest.mark.equation("cfg-adjust")
-def test_with_x0_changes_the_implied_picture_and_nothing_else(batch):
+@pytest.mark.equation("cfg-adjust", of=cfg.with_x0)
+def test_with_x0_changes_the_implied_picture_and_nothing_else(batch, formula):
     x, t, _ = batch
     schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
     eps = torch.randn_like(x)
+    bar = torch.cumprod(1 - ddpm.linear_beta(), 0)[t][:, None, None, None]
+    names = {
+        r"\epsilon'": cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0.sin())(x, t),
+        "x_t": x,
+        r"\bar\alpha_t": bar,
+        r"\mathrm{adjust}": torch.sin,
+        r"\hat x_0(x_t, \tilde\epsilon)": (x - (1 - bar).sqrt() * eps) / bar.sqrt(),
+    }
+    formula("cfg-adjust").holds(names)
     same = cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0)(x, t)
     torch.testing.assert_close(same, eps)
     half = cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0 / 2)(x, t)
@@ -349,8 +423,8 @@ def test_with_x0_changes_the_implied_picture_and_nothing_else(batch):
 # what is known is kept
 
 
-@pytest.mark.equation("cfg-keep")
-def test_corrections_are_the_nearest_pictures_that_agree():
+@pytest.mark.equation("cfg-keep", of=(cfg.keep_pixels, cfg.keep_small))
+def test_corrections_are_the_nearest_pictures_that_agree(formula):
     """A least-squares solver gives the nearest x with A x = y; so does the correction, for both A."""
     x0 = (torch.rand(2, 1, 4, 6, dtype=torch.float64) - 0.5) * 0.4  # well inside [-1, 1]
     real = (torch.rand(2, 1, 4, 6, dtype=torch.float64) - 0.5) * 0.4
@@ -365,6 +439,8 @@ def test_corrections_are_the_nearest_pictures_that_agree():
         nearest = x0.flatten(1) + (y - x0.flatten(1) @ matrix.T) @ torch.linalg.pinv(matrix).T
         ours = keep(x0).flatten(1)
         torch.testing.assert_close(ours, nearest)
+        names = {r"\hat x_0 \leftarrow": ours, r"\hat x_0": x0.flatten(1), "x_0": real.flatten(1)}
+        formula("cfg-keep").holds(names | {"A": Matrix(matrix), "A^{+}": Matrix(torch.linalg.pinv(matrix))})
         torch.testing.assert_close(ours @ matrix.T, y)
         assert (keep(real) - real).abs().max() < 1e-12
         assert (ours - real.flatten(1)).abs().max() > 0.05  # the rest is the guess's own
@@ -508,3 +584,121 @@ X2 = torch.zeros(2, 1, 4, 6)
 def test_wrong_input_is_refused(call, given):
     with pytest.raises(ValueError, match=given):
         call()
+
+
+# what the page says about diffusers
+
+
+TERM = r"[\w.\[\]]+"  # a name, an attribute or an entry
+START = re.compile(rf"({TERM}) \+ [\w.]*guidance_scale \* \(\s*({TERM}) - ({TERM})\s*\)")
+WEIGHTS = re.compile(r"\(([\w.]*guidance_scale) \+ 1(?:\.0)?\) \* \w+ - \1 \* \w+")
+
+
+def guidance_formulas(source: str) -> set[str]:
+    """How two predictions are combined: "s" for u + g * (c - u), "w" for c + g * (c - u) and (g + 1) * c - g * u."""
+    code = "\n".join(line for line in source.splitlines() if not line.strip().startswith("#"))
+    found = {{second: "w", third: "s"}.get(first) for first, second, third in START.findall(code)}
+    return found - {None} | {"w" for _ in WEIGHTS.finditer(code)}
+
+
+def test_guidance_formulas_are_told_apart():
+    assert guidance_formulas("x = u + guidance_scale * (c - u)") == {"s"}
+    assert guidance_formulas("x = c[0] + self.guidance_scale * (\n    c[0] - u[0]\n)") == {"w"}
+    assert guidance_formulas("x = (guidance_scale + 1.0) * c - guidance_scale * u") == {"w"}
+    assert (
+        guidance_formulas("x = a + guidance_scale * (c - u); y = u + 2 * (c - u)\n # u + guidance_scale * (c - u)")
+        == set()
+    )
+
+
+def test_library_four_families_of_pipelines_take_w():
+    """Of all pipelines with such a formula in their own source, the others take s."""
+    pipelines, taking = Path(diffusers.__file__).parent / "pipelines", {"s": set(), "w": set()}
+    for path in pipelines.rglob("pipeline_*.py"):
+        for kind in guidance_formulas(path.read_text(encoding="utf-8")):
+            taking[kind].add(path.relative_to(pipelines).as_posix())
+    assert {path.partition("/")[0] for path in taking["w"]} == {"cosmos", "kandinsky3", "krea2", "z_image"}
+    assert not taking["s"] & taking["w"] and len(taking["s"]) > 100
+    assert {path for path in taking["s"] if path.startswith("cosmos/")} == {"cosmos/pipeline_cosmos3_omni.py"}
+
+
+@pytest.mark.parametrize(
+    "name, off",
+    [
+        ("CosmosTextToWorldPipeline", 1),
+        ("Kandinsky3Pipeline", 1),
+        ("StableDiffusionPipeline", 1),
+        ("Krea2Pipeline", 0),
+        ("ZImagePipeline", 0),
+    ],
+)
+def test_library_pipelines_switch_guidance_off(name, off):
+    """At `off` and below; Stable Diffusion's takes s, the others w."""
+    source = inspect.getsource(getattr(diffusers, name).do_classifier_free_guidance.fget)
+    condition = ast.parse(source.strip().removeprefix("@property").strip()).body[0].body[-1].value
+    compared = next(node for node in ast.walk(condition) if isinstance(node, ast.Compare))
+    assert ast.unparse(compared.left).endswith("_guidance_scale") and isinstance(compared.ops[0], ast.Gt)
+    assert compared.comparators[0].value == off
+
+
+def test_library_flux_hands_the_scale_to_the_network():
+    source = inspect.getsource(diffusers.FluxPipeline.__call__)
+    assert "guidance = torch.full([1], guidance_scale" in source and "guidance=guidance" in source
+
+
+def test_library_empty_conditions_of_stable_diffusion():
+    """The first one reads an empty caption and puts it first; the large one takes zeros unless told otherwise."""
+    source = inspect.getsource(diffusers.StableDiffusionPipeline)
+    assert 'uncond_tokens = [""] * batch_size' in source
+    assert "prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])" in source
+    large = diffusers.StableDiffusionXLPipeline
+    assert inspect.signature(large.__init__).parameters["force_zeros_for_empty_prompt"].default is True
+    assert "negative_prompt_embeds = torch.zeros_like(prompt_embeds)" in inspect.getsource(large.encode_prompt)
+
+
+def test_library_thresholding_at_its_default_is_clipping():
+    x0 = 2 * torch.randn(3, 1, 8, 8)
+    plain, wide = (DDIMScheduler(thresholding=True, **limit) for limit in ({}, {"sample_max_value": 100.0}))
+    torch.testing.assert_close(plain._threshold_sample(x0), x0.clamp(-1, 1))
+    assert (wide._threshold_sample(x0) - x0.clamp(-1, 1)).abs().max() > 0.1
+
+
+# what the page says about steps of guidance and about its captions
+
+
+def test_a_guided_step_leaves_the_tilted_densities():
+    """From exact points of the tilted density of level 400, DDIM one level at a time, at scale 4."""
+    toy, schedule, scale, generator = toy2d(), ddpm.NoiseSchedule(ddpm.linear_beta()), 4.0, torch.Generator()
+    line = torch.linspace(-4, 4, 201, dtype=torch.float64)
+    grid = torch.cartesian_prod(line, line)
+
+    def tilted(t: int):
+        level = float(schedule.signal[t]), float(schedule.noise[t])
+        p = (toy.log_density(grid, *level) + scale * toy.log_posterior(grid, *level)[:, 1]).softmax(dim=0)
+        mean = p @ grid
+        return p, mean, (p @ (grid - mean).square()).sqrt()
+
+    x = grid[torch.multinomial(tilted(400)[0], 2000, replacement=True, generator=generator.manual_seed(0))]
+    x = x[:, :, None, None]
+    for t in range(400, 300, -1):
+        signal, noise = float(schedule.signal[t]), float(schedule.noise[t])
+        told = -noise * toy.component_score(x[:, :, 0, 0], signal, noise)[:, 1]
+        eps = cfg.guide(told[:, :, None, None], toy.eps(x[:, :, 0, 0], signal, noise)[:, :, None, None], scale)
+        x = ddpm.ddim_step(schedule, x, torch.full((2000,), t), torch.full((2000,), t - 1), eps, 0.0, x)
+    _, mean, spread = tilted(300)
+    drawn, others = x[:, :, 0, 0], toy.means[[0, 2]] * float(schedule.signal[300])
+    assert (drawn.mean(0) - mean).norm() > 0.4 and (drawn.std(0) < 0.95 * spread).all()
+    assert ((drawn.mean(0) - others).norm(dim=1) > (mean - others).norm(dim=1)).all()  # too far out
+
+
+def test_a_third_of_the_labs_captions_occur_in_training(monkeypatch):
+    """All with one shape, none with three, and none with the same picture."""
+    monkeypatch.setattr(scene_data, "draw_scene", list)  # shapes alone: pictures take long
+    training, tested = scenes(6000, torch.Generator().manual_seed(1)), scenes(128, torch.Generator().manual_seed(2))
+    pictures, met = {tuple(shapes) for shapes in training}, {1: [], 2: [], 3: []}
+    captions = {tuple(shape.phrase for shape in shapes) for shapes in training}
+    for shapes in tested:
+        met[len(shapes)].append(tuple(shape.phrase for shape in shapes) in captions)
+    assert 0.3 < sum(map(sum, met.values())) / 128 < 0.4
+    assert all(met[1]) and not any(met[3])
+    assert not [shapes for shapes in tested if tuple(shapes) in pictures]

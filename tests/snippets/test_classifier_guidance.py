@@ -15,7 +15,7 @@ from snippets import ddpm
 from snippets.blocks import image_metrics
 from snippets.blocks.unet import UNet
 from snippets.data.digits import digits
-from snippets.data.toy2d import toy2d
+from snippets.data.toy2d import Toy2D, toy2d
 from tests.snippets.oracles import diffusers_unet, perturbed
 from theme.page.pages import ROOT
 
@@ -88,8 +88,8 @@ def classifier_of(size=(4, 6), channels=3, num_classes=7) -> cg.NoisyClassifier:
 # Bayes' rule
 
 
-@pytest.mark.equation("cgd-score")
-def test_score_is_the_expected_noise_in_other_units(schedule):
+@pytest.mark.equation("cgd-score", of=None)
+def test_score_is_the_expected_noise_in_other_units(schedule, formula):
     """E[eps | x_t] by summing over clean points of a fine grid, against the gradient of the noisy log-density."""
     axis = torch.linspace(-3.5, 3.5, 281, dtype=torch.float64)
     x0 = torch.cartesian_prod(axis, axis)
@@ -101,11 +101,44 @@ def test_score_is_the_expected_noise_in_other_units(schedule):
             weight = (TOY.log_density(x0, 1.0, 0.0) - eps.square().sum(1) / 2).softmax(0)  # p(x0 | xt)
             score = torch.autograd.grad(TOY.log_density(xt, signal, noise).sum(), xt)[0]
             torch.testing.assert_close(-(weight @ eps) / noise, score[0], rtol=1e-4, atol=1e-4)
+            names = {r"\nabla \log p(x_t)": score[0], r"\mathbb{E}[\epsilon \mid x_t]": weight @ eps}
+            formula("cgd-score").holds(names | {r"\bar\alpha_t": torch.full((2,), 1 - noise**2)}, tolerance=1e-4)
             assert (-(weight @ eps) - score[0]).abs().max() > 1e-2
 
 
-@pytest.mark.equation("cgd-bayes")
-@pytest.mark.equation("cgd-eps")
+@pytest.mark.equation("cgd-bayes", of=cg.guidance)
+@pytest.mark.equation("cgd-eps", of=cg.guided_eps)
+@pytest.mark.equation("cgd-sharp", of=cg.guided_eps)
+def test_guidance_is_its_formulas(schedule, formula):
+    """Six points at one level, against gradients of the mixture's densities; s = 1.7."""
+    points, _ = TOY.sample(6, torch.Generator().manual_seed(0))
+    y, t, s = torch.tensor([2, 0, 1, 2, 0, 1]), torch.full((6,), 17), 1.7
+    level = float(schedule.signal[17]), float(schedule.noise[17])
+    xt = ddpm.q_sample(schedule, points[:, :, None, None], t, torch.randn(6, 2, 1, 1, dtype=torch.float64))
+    x = xt[:, :, 0, 0].clone().requires_grad_()
+    joint = TOY.log_joint(x, *level)
+    nabla = lambda value: torch.autograd.grad(value.sum(), x, retain_graph=True)[0]  # noqa: E731
+    log_class = joint.log_softmax(1)[torch.arange(6), y]  # log p(y | x_t)
+    names = {
+        r"\nabla \log p(x_t \mid y)": nabla(joint[torch.arange(6), y]),
+        r"\nabla \log p(x_t)": nabla(joint.logsumexp(1)),
+        r"\nabla \log p(y \mid x_t)": cg.guidance(ExactClassifier(schedule), y, 1.0, xt, t)[:, :, 0, 0],
+    }
+    formula("cgd-bayes").holds(names)
+    guide = partial(cg.guidance, ExactClassifier(schedule), y, s)
+    eps = cg.guided_eps(ExactNoise(schedule), guide, schedule, xt, t)[:, :, 0, 0]
+    names = {
+        r"\hat\epsilon(x_t, t, y)": eps,
+        r"\epsilon_\theta(x_t, t)": TOY.eps(x.detach(), *level),
+        r"\nabla_{x_t} \log p_\phi(y \mid x_t, t)": nabla(log_class),
+        r"\bar\alpha_t": level[0] ** 2,
+    }
+    formula("cgd-eps").holds(names | {"s": s})
+    sharp = {r"\nabla \log p(x_t) + s \nabla \log p(y \mid x_t)": -eps / level[1], r"\nabla": nabla}
+    names = {"p(x_t)": joint.logsumexp(1).exp(), r"p(y \mid x_t)": log_class.exp(), "s": s, "Z_t": 3.0}
+    formula("cgd-sharp").holds(sharp | names, idle=r"\frac")  # Z_t does not depend on x_t
+
+
 def test_guided_noise_is_the_exact_conditional_noise(schedule, toy_batch, agrees):
     xt, t, y, conditional = toy_batch
     model, classifier = ExactNoise(schedule), ExactClassifier(schedule)
@@ -130,7 +163,6 @@ def test_guided_noise_is_the_exact_conditional_noise(schedule, toy_batch, agrees
         assert (other - conditional).abs().max() > 1e-2, name
 
 
-@pytest.mark.equation("cgd-sharp")
 @pytest.mark.parametrize("scale", [0.5, 4.0])
 def test_scaled_guidance_is_the_score_of_the_sharpened_density(schedule, toy_batch, scale):
     xt, t, y, _ = toy_batch
@@ -168,7 +200,19 @@ def test_gradient_equals_finite_differences():
     assert (2.5 * unnormalised - theirs).abs().max() > 1e-3  # the logit of a class is not its log-probability
 
 
-@pytest.mark.equation("cgd-sum")
+@pytest.mark.equation("cgd-sum", of=cg.guidance)
+def test_the_gradient_of_the_sum_is_its_formula(formula):
+    model, xt = classifier_of().double(), torch.randn(5, 3, 4, 6, dtype=torch.float64)
+    t, y, i = torch.tensor([0, 3, 500, 998, 999]), torch.tensor([6, 0, 3, 2, 5]), 3
+    alone = xt[i : i + 1].clone().requires_grad_()
+    names = {
+        r"\nabla_{x_i} \sum_j \log p(y_j \mid x_j)": cg.guidance(model, y, 1.0, xt, t)[i],
+        r"\nabla_{x_i}": lambda value: torch.autograd.grad(value, alone, retain_graph=True)[0][0],
+        r"p(y_i \mid x_i)": model(alone, t[i : i + 1]).softmax(1)[0, y[i]],
+    }
+    formula("cgd-sum").holds(names)
+
+
 def test_guidance_does_not_depend_on_the_rest_of_the_batch():
     model = classifier_of()
     xt, t = torch.randn(16, 3, 4, 6), torch.randint(1000, (16,))
@@ -237,8 +281,8 @@ def test_scale_0_is_the_unconditional_sampler_bit_for_bit(schedule):
 # Algorithm 1
 
 
-@pytest.mark.equation("cgd-mean")
-def test_shifted_gaussian_is_the_product_with_the_linear_classifier(schedule):
+@pytest.mark.equation("cgd-mean", of=cg.shifted_step)
+def test_shifted_gaussian_is_the_product_with_the_linear_classifier(schedule, formula):
     """log N(x; mu, Sigma) + s g.x and log N(x; mu + s Sigma g, Sigma) differ by a constant, whatever x."""
     xt, eps = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
     gradient, zero = torch.randn_like(xt), torch.zeros_like(xt)
@@ -261,6 +305,8 @@ def test_shifted_gaussian_is_the_product_with_the_linear_classifier(schedule):
     noise = torch.randn_like(xt)  # and the noise is that of the plain step
     loud = cg.shifted_step(lambda x, t: 1.7 * gradient, schedule, xt, t, eps, noise)
     torch.testing.assert_close(loud - ours, variance.sqrt()[:, None, None, None] * noise)
+    names = {"x_{t-1}": loud, r"\mu": mean, "s": 1.7, r"\Sigma": variance[:, None, None, None], "g": gradient}
+    formula("cgd-mean").holds(names | {"z": noise}, apart=r"z \sim \mathcal{N}(0, I)")
 
 
 def test_where_each_variant_takes_the_gradient(schedule):
@@ -280,8 +326,8 @@ def test_where_each_variant_takes_the_gradient(schedule):
     torch.testing.assert_close(here - plain, schedule.beta_tilde[t][:, None, None, None].expand_as(xt))
 
 
-@pytest.mark.equation("cgd-ratio")
-def test_algorithm_1_shifts_a_little_less_than_algorithm_2_in_the_same_step(schedule):
+@pytest.mark.equation("cgd-ratio", of=(cg.shifted_step, cg.guided_eps))
+def test_algorithm_1_shifts_a_little_less_than_algorithm_2_in_the_same_step(schedule, formula):
     xt, gradient, zero = *torch.randn(2, 5, 3, 4, 6, dtype=torch.float64), torch.zeros(5, 3, 4, 6).double()
     t = torch.tensor([0, 1, 17, 30, T - 1])
 
@@ -298,6 +344,9 @@ def test_algorithm_1_shifts_a_little_less_than_algorithm_2_in_the_same_step(sche
     before = torch.cat([torch.ones(1).double(), schedule.alpha_bar])[t]
     ratio = alpha.sqrt() * (1 - before) / (1 - schedule.alpha_bar[t])
     torch.testing.assert_close(first, ratio[:, None, None, None] * second)
+    tables = {r"\alpha_t": alpha, r"\bar\alpha_{t-1}": before, r"\bar\alpha_t": schedule.alpha_bar[t]}
+    names = {key: table[:, None, None, None].expand_as(xt) for key, table in tables.items()}
+    formula("cgd-ratio").holds(names | {r"\text{Algorithm 1}": first, r"\text{Algorithm 2}": second})
     assert ratio[0] == 0 and 0.1 < ratio[1] < 0.3 and 0.8 < ratio[2] < 1  # alike but at the clean end
     paper = ddpm.NoiseSchedule(ddpm.linear_beta())
     ratio = (1 - paper.beta).sqrt() * (1 - paper.alpha_bar_before) / (1 - paper.alpha_bar)
@@ -335,7 +384,38 @@ def test_exact_guidance_draws_the_exact_class(algorithm):
     assert (plain[y == 2].mean(0) - TOY.means[2]).norm() > 1  # negative control: unguided, the class is ignored
 
 
-@pytest.mark.equation("cgd-mismatch")
+@pytest.mark.equation("cgd-mismatch", of=None)
+def test_the_noised_sharpened_density_is_not_the_sharpened_noisy_one(formula):
+    """Sums over a grid of clean and of noisy points, for classes that overlap; where s is 1, the two are equal."""
+    toy, signal, noise = Toy2D(TOY.weights, TOY.means, torch.tensor([1.0, 0.8, 0.9])), 0.9, 0.19**0.5
+    axis = torch.linspace(-9, 9, 181, dtype=torch.float64)
+    grid, cell = torch.cartesian_prod(axis, axis), float(axis[1] - axis[0]) ** 2
+    joint, noisy = toy.log_joint(grid, 1.0, 0.0), toy.log_joint(grid, signal, noise)
+    places = torch.tensor([[0.3, 0.2], [-0.4, -0.3], [0.5, -0.7]]).double()
+    at_places = toy.log_joint(places, signal, noise)
+    distance = torch.cdist(places, signal * grid)
+
+    def names(s):
+        sharp, sharp_noisy = ((p.logsumexp(1) + s * p.log_softmax(1)[:, 1]).exp() for p in (joint, noisy))
+        return {
+            r"\int": lambda value: value.sum(1),
+            r"q(x_t \mid x_0)": (-(distance**2) / (2 * noise**2)).exp() / (2 * torch.pi * noise**2),
+            "p(x_0)": joint.logsumexp(1).exp(),
+            r"p(y \mid x_0)": joint.softmax(1)[:, 1],
+            "Z_0": sharp.sum() * cell,
+            "dx_0": cell,
+            "p(x_t)": at_places.logsumexp(1).exp(),
+            r"p(y \mid x_t)": at_places.softmax(1)[:, 1],
+            "Z_t": sharp_noisy.sum() * cell,
+            "s": s,
+        }
+
+    unless = r"\text{unless } s = 0 \text{ or } s = 1"
+    formula("cgd-mismatch").holds(names(4.0), apart=unless, tolerance=1e-4)
+    with pytest.raises(AssertionError, match="neq"):
+        formula("cgd-mismatch").holds(names(1.0), apart=unless, tolerance=1e-4)
+
+
 def test_strong_guidance_does_not_draw_the_sharpened_density():
     """At scale 4 the points of class 1 lie elsewhere than p(x) p(y | x)^4 has its mean; at scale 1 they do not."""
     schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
@@ -439,7 +519,30 @@ class Answer(nn.Module):
         return self.logits.expand(len(x), -1)
 
 
-@pytest.mark.equation("cgd-loss")
+class Remembers(nn.Module):
+    """Logits that depend on all that it is asked, and a note of that."""
+
+    def forward(self, x, t):
+        self.asked = x, t
+        return x.flatten(1)[:, :7] + 0.1 * t[:, None].double() * torch.arange(7)
+
+
+@pytest.mark.equation("cgd-loss", of=cg.classifier_loss)
+def test_loss_is_its_formula(schedule, formula):
+    x0, y, model = torch.rand(5, 3, 4, 6).double() * 2 - 1, torch.tensor([6, 0, 3, 2, 5]), Remembers()
+    loss = cg.classifier_loss(model, schedule, x0, y, torch.Generator().manual_seed(3))
+    xt, t = model.asked
+    bar = torch.stack([torch.prod(1 - schedule.beta[: level + 1]) for level in t])[:, None, None, None]
+    names = {
+        r"L(\phi)": loss,
+        r"\mathbb{E}_{(x_0, y), t, \epsilon}": torch.mean,
+        r"p_\phi": lambda y, x, t: model(x, t).softmax(1).gather(1, y.long()[:, None])[:, 0],
+        r"\bar\alpha_t": bar,
+        r"\epsilon": (xt - bar.sqrt() * x0) / (1 - bar).sqrt(),
+    }
+    formula("cgd-loss").holds(names | {"y": y, "x_0": x0, "t": t})
+
+
 def test_loss_is_the_cross_entropy_at_random_levels(schedule):
     logits, y = torch.randn(7), torch.arange(300) % 7
     x0, model = torch.rand(300, 3, 4, 6) * 2 - 1, Answer(logits)
@@ -575,3 +678,35 @@ def test_wrong_input_is_refused(call, given):
 
 def test_right_input_passes():
     assert guide().shape == X.shape and C(X, LEVEL).shape == (5, 7)
+
+
+# what the page says about PyTorch and about the mixture
+
+
+def test_library_gradient_inside_no_grad_is_an_error():
+    x = torch.randn(3)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        torch.autograd.grad(x.requires_grad_().square().sum(), x)
+
+
+def test_library_enable_grad_undoes_no_grad_but_not_inference_mode():
+    with torch.no_grad(), torch.enable_grad():
+        x = torch.ones(3).requires_grad_()
+        assert torch.equal(torch.autograd.grad(x.square().sum(), x)[0], 2 * torch.ones(3))
+    with torch.inference_mode(), torch.enable_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        x = torch.ones(3).requires_grad_()
+        torch.autograd.grad(x.square().sum(), x)
+
+
+def test_guidance_of_points_of_the_class_is_largest_around_level_300():
+    """In units of the noise, at points of the class asked for: its mean peaks there and is tiny below 100."""
+    schedule, generator = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.Generator().manual_seed(0)
+    clean = TOY.means[1] + TOY.deviations[1] * torch.randn(4000, 2, generator=generator, dtype=torch.float64)
+    exact, y, sizes = OneLevel(schedule, TOY.log_joint), torch.ones(4000).long(), []
+    for level in range(0, 1000, 20):
+        t, eps = torch.full((4000,), level), torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        x = ddpm.q_sample(schedule, clean[:, :, None, None], t, eps[:, :, None, None])
+        gradient = cg.guidance(exact, y, 1.0, x, t).flatten(1)
+        sizes.append(float(schedule.noise[level]) * gradient.norm(dim=1).mean().item())
+    assert 250 <= 20 * sizes.index(max(sizes)) <= 400
+    assert max(sizes[:5]) < 0.05 * max(sizes)

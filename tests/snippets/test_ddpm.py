@@ -51,8 +51,10 @@ class Exact(nn.Module):
 # schedules
 
 
-@pytest.mark.equation("ddpm-linear")
-def test_linear_schedule_equals_diffusers(agrees):
+@pytest.mark.equation("ddpm-linear", of=ddpm.linear_beta)
+def test_linear_schedule_equals_diffusers(agrees, formula):
+    names = {r"\beta_t": ddpm.linear_beta(T), "t": torch.arange(1, T + 1), "T": T}
+    formula("ddpm-linear").holds(names | {r"\beta_{\min}": 1e-4, r"\beta_{\max}": 0.02}, relations=3)
     theirs = DDPMScheduler(num_train_timesteps=T, beta_start=1e-3, beta_end=0.05)
     agrees(ddpm.linear_beta(T, 1e-3, 0.05), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
     ours = ddpm.NoiseSchedule(ddpm.linear_beta(T, 1e-3, 0.05))
@@ -61,8 +63,16 @@ def test_linear_schedule_equals_diffusers(agrees):
     assert (ddpm.linear_beta(T, 1e-3, 0.051) - theirs.betas).abs().max() > 1e-5  # negative control
 
 
-@pytest.mark.equation("ddpm-cosine")
-def test_cosine_schedule_equals_diffusers_and_its_formula(agrees):
+@pytest.mark.equation("ddpm-cosine", of=ddpm.cosine_beta)
+def test_cosine_schedule_equals_diffusers_and_its_formula(agrees, formula):
+    t = torch.arange(1, T + 1, dtype=torch.float64)
+
+    def f(t):
+        return torch.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    clean = f(torch.zeros(1, dtype=torch.float64))
+    names = {r"\beta_t": ddpm.cosine_beta(T), r"\bar\alpha_t": f(t) / clean, r"\bar\alpha_{t-1}": f(t - 1) / clean}
+    formula("ddpm-cosine").holds(names | {"f": f, "t": t, "T": T, "s": 0.008}, relations=4)
     theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2")
     agrees(ddpm.cosine_beta(T), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
     alpha_bar = ddpm.NoiseSchedule(ddpm.cosine_beta(T)).alpha_bar
@@ -83,17 +93,32 @@ def test_float32_would_lose_digits_at_the_clean_end():
 # forward process
 
 
-@pytest.mark.equation("ddpm-step-forward")
-def test_one_forward_step_has_the_mean_and_variance_of_equation_2(schedule, batch):
+def each(table):
+    """One number for each image of a batch."""
+    return table[:, None, None, None]
+
+
+def alpha_bar(t):
+    """The product of 1 - beta up to level t, of the small schedule; 1 before the first."""
+    beta = torch.linspace(2e-3, 0.3, T, dtype=torch.float64)
+    return each(torch.stack([torch.prod(1 - beta[: level + 1]) for level in t]))
+
+
+@pytest.mark.equation("ddpm-step-forward", of=ddpm.q_step)
+def test_one_forward_step_has_the_mean_and_variance_of_equation_2(schedule, batch, formula):
     x0, t, eps, _ = batch
-    beta = torch.linspace(2e-3, 0.3, T, dtype=torch.float64)[t][:, None, None, None]
+    beta = each(torch.linspace(2e-3, 0.3, T, dtype=torch.float64)[t])
+    names = {"x_t": ddpm.q_step(schedule, x0, t, eps), "x_{t-1}": x0, r"\epsilon_t": eps}
+    formula("ddpm-step-forward").holds(names | {r"\beta_t": beta})
     torch.testing.assert_close(ddpm.q_step(schedule, x0, t, 0 * eps), (1 - beta) ** 0.5 * x0)
     torch.testing.assert_close(ddpm.q_step(schedule, 0 * x0, t, eps), beta**0.5 * eps)
 
 
-@pytest.mark.equation("ddpm-forward")
-def test_iterated_steps_equal_the_jump(schedule, batch):
-    x0, _, eps, _ = batch
+@pytest.mark.equation("ddpm-forward", of=ddpm.q_sample)
+def test_iterated_steps_equal_the_jump(schedule, batch, formula):
+    x0, t, eps, xt = batch
+    xt = ddpm.q_sample(schedule, x0, t, eps)
+    formula("ddpm-forward").holds({"x_t": xt, r"\bar\alpha_t": alpha_bar(t), "x_0": x0, r"\epsilon": eps})
     mean, variance = x0, torch.zeros_like(x0)
     for level in range(T):
         t = torch.full((5,), level)
@@ -109,18 +134,21 @@ def test_iterated_steps_equal_the_jump(schedule, batch):
 # parameterisations
 
 
-@pytest.mark.equation("ddpm-x0")
-def test_x0_and_eps_come_back_from_each_other(schedule, batch):
+@pytest.mark.equation("ddpm-x0", of=(ddpm.x0_from_eps, ddpm.eps_from_x0))
+def test_x0_and_eps_come_back_from_each_other(schedule, batch, formula):
     x0, t, eps, xt = batch
+    implied = ddpm.x0_from_eps(schedule, 2 * xt, t, eps)
+    formula("ddpm-x0").holds({"x_0": implied, "x_t": 2 * xt, r"\bar\alpha_t": alpha_bar(t), r"\epsilon": eps})
     torch.testing.assert_close(ddpm.x0_from_eps(schedule, xt, t, eps), x0)
     torch.testing.assert_close(ddpm.eps_from_x0(schedule, xt, t, x0), eps)
     assert (ddpm.x0_from_eps(schedule, xt, t, x0) - x0).abs().max() > 0.1
 
 
-@pytest.mark.equation("ddpm-velocity")
-def test_velocity_is_a_rotation_and_equals_diffusers(schedule, batch, agrees):
+@pytest.mark.equation("ddpm-velocity", of=(ddpm.velocity, ddpm.x0_from_v, ddpm.eps_from_v))
+def test_velocity_is_a_rotation_and_equals_diffusers(schedule, batch, agrees, formula):
     x0, t, eps, xt = batch
     v = ddpm.velocity(schedule, x0, t, eps)
+    formula("ddpm-velocity").holds({"v": v, r"\bar\alpha_t": alpha_bar(t), r"\epsilon": eps, "x_0": x0})
     torch.testing.assert_close(xt**2 + v**2, x0**2 + eps**2)  # a rotation keeps the length
     torch.testing.assert_close(ddpm.x0_from_v(schedule, xt, t, v), x0)
     torch.testing.assert_close(ddpm.eps_from_v(schedule, xt, t, v), eps)
@@ -133,20 +161,23 @@ def test_velocity_is_a_rotation_and_equals_diffusers(schedule, batch, agrees):
 # posterior
 
 
-@pytest.mark.equation("ddpm-posterior-mean")
-@pytest.mark.equation("ddpm-posterior-variance")
-def test_posterior_is_the_product_of_the_two_gaussians(schedule, batch):
+@pytest.mark.equation("ddpm-posterior-mean", of=ddpm.posterior_mean)
+@pytest.mark.equation("ddpm-posterior-variance", of=ddpm.NoiseSchedule.__init__)
+def test_posterior_is_the_product_of_the_two_gaussians(batch, formula):
     """q(x_{t-1} | x_t, x_0) is proportional to q(x_t | x_{t-1}) q(x_{t-1} | x_0): precisions add."""
     x0, _, _, _ = batch
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta(T, 2e-3, 0.3))
     t = torch.tensor([1, 2, 17, 30, T - 1])
     xt = torch.randn_like(x0)
-    beta = torch.linspace(2e-3, 0.3, T, dtype=torch.float64)
-    before = torch.stack([torch.prod(1 - beta[:k]) for k in t])[:, None, None, None]  # alpha_bar at t - 1
-    b = beta[t][:, None, None, None]
+    before, b = alpha_bar(t - 1), each(torch.linspace(2e-3, 0.3, T, dtype=torch.float64)[t])
     precision = (1 - b) / b + 1 / (1 - before)
     mean = ((1 - b) ** 0.5 / b * xt + before**0.5 / (1 - before) * x0) / precision
     torch.testing.assert_close(ddpm.posterior_mean(schedule, x0, xt, t), mean)
     torch.testing.assert_close(schedule.beta_tilde[t], 1 / precision.flatten())
+    names = {r"\beta_t": b, r"\alpha_t": 1 - b, r"\bar\alpha_t": alpha_bar(t), r"\bar\alpha_{t-1}": before}
+    formula("ddpm-posterior-variance").holds(names | {r"\tilde\beta_t": each(schedule.beta_tilde[t])}, relations=2)
+    ours = {r"\tilde\mu_t(x_t, x_0)": ddpm.posterior_mean(schedule, x0, xt, t), "x_0": x0, "x_t": xt}
+    formula("ddpm-posterior-mean").holds(names | ours)
     assert (schedule.beta[t] - 1 / precision.flatten()).abs().min() > 1e-5  # beta is another variance
 
 
@@ -157,14 +188,20 @@ def test_posterior_at_the_first_level_is_the_clean_image(schedule, batch):
     assert schedule.beta_tilde[0] == 0
 
 
-@pytest.mark.equation("ddpm-step")
-def test_mean_of_algorithm_2_is_the_posterior_mean_through_x0(schedule, batch):
+@pytest.mark.equation("ddpm-step", of=ddpm.ddpm_step)
+def test_mean_of_algorithm_2_is_the_posterior_mean_through_x0(schedule, batch, formula):
     _, t, eps, xt = batch
     x0 = ddpm.x0_from_eps(schedule, xt, t, eps)
     mean = ddpm.ddpm_step(schedule, xt, t, eps, torch.zeros_like(xt))
     torch.testing.assert_close(mean, ddpm.posterior_mean(schedule, x0, xt, t))
     noise = torch.randn_like(xt)
-    sigma = (ddpm.ddpm_step(schedule, xt, t, eps, noise) - mean) / noise
+    step = ddpm.ddpm_step(schedule, xt, t, eps, noise)
+    beta = each(torch.linspace(2e-3, 0.3, T, dtype=torch.float64)[t])
+    tilde = beta * (1 - alpha_bar(t - 1)) / (1 - alpha_bar(t))
+    names = {r"\beta_t": beta, r"\alpha_t": 1 - beta, r"\bar\alpha_t": alpha_bar(t), r"\tilde\beta_t": tilde}
+    names |= {"x_{t-1}": step, "x_t": xt, r"\epsilon_\theta(x_t, t)": eps, "z": noise}
+    formula("ddpm-step").holds(names, apart=r"z \sim \mathcal{N}(0, I)")
+    sigma = (step - mean) / noise
     torch.testing.assert_close(sigma[:, 0, 0, 0] ** 2, schedule.beta_tilde[t])
 
 
@@ -179,8 +216,8 @@ def test_clipping_changes_the_step_only_where_it_clips(schedule, batch):
     assert (plain - clipped).abs().max() > 0.1
 
 
-@pytest.mark.equation("ddpm-bound")
-def test_the_bound_weighs_the_noise_error_as_derived(schedule, batch):
+@pytest.mark.equation("ddpm-bound", of=(ddpm.posterior_mean, ddpm.ddpm_step))
+def test_the_bound_weighs_the_noise_error_as_derived(schedule, batch, formula):
     """KL between the posterior and the model's step, from torch.distributions, against the weighted error of eps."""
     x0, _, eps, _ = batch
     t = torch.tensor([1, 2, 17, 30, T - 1])
@@ -191,6 +228,10 @@ def test_the_bound_weighs_the_noise_error_as_derived(schedule, batch):
     p = torch.distributions.Normal(ddpm.ddpm_step(schedule, xt, t, guess, torch.zeros_like(xt)), sigma)
     kl = torch.distributions.kl_divergence(q, p)
     beta, noise = schedule.at(schedule.beta, t, xt), schedule.at(schedule.noise, t, xt)
+    names = {r"\beta_t": beta, r"\sigma_t": sigma, r"\alpha_t": 1 - beta, r"\bar\alpha_t": alpha_bar(t)}
+    names = {key: table.flatten(1) for key, table in names.items()} | {r"\epsilon": eps.flatten(1)}
+    whole = {r"\mathrm{KL}(q(x_{t-1}\mid x_t, x_0)\Vert p_\theta(x_{t-1} \mid x_t))": kl.flatten(1).sum(1, True)}
+    formula("ddpm-bound").holds(names | whole | {r"\epsilon_\theta(x_t, t)": guess.flatten(1)})
     weight = beta**2 / (2 * sigma**2 * (1 - beta) * noise**2)
     torch.testing.assert_close(kl, weight * (eps - guess) ** 2)
     assert (kl - (eps - guess) ** 2).abs().max() > 0.1  # L_simple drops the weight
@@ -211,7 +252,27 @@ class Answer(nn.Module):
         return self.value.expand_as(x)
 
 
-@pytest.mark.equation("ddpm-loss")
+class Remembers(nn.Module):
+    """Answers something that depends on all it is asked, and remembers that."""
+
+    def forward(self, x, t):
+        self.asked = x, t
+        return x.sin() + 0.1 * each(t.double())
+
+
+@pytest.mark.equation("ddpm-loss", of=ddpm.ddpm_loss)
+def test_loss_is_its_formula(schedule, formula):
+    """Expectation: the mean over a batch. The code's loss is the mean over the 3 * 4 * 6 numbers, not their sum."""
+    x0, model = torch.rand(5, 3, 4, 6, dtype=torch.float64) * 2 - 1, Remembers()
+    loss = ddpm.ddpm_loss(model, schedule, x0, torch.Generator().manual_seed(3))
+    xt, t = model.asked
+    eps = (xt - alpha_bar(t).sqrt() * x0) / (1 - alpha_bar(t)).sqrt()
+    names = {"x_0": x0.flatten(1), "t": t, r"\epsilon": eps.flatten(1), r"\bar\alpha_t": alpha_bar(t).flatten(1)}
+    answer = {r"\epsilon_\theta": lambda x, t: model(x.view(xt.shape), t).flatten(1)}
+    mean = {r"L_{\text{simple}}": loss * 3 * 4 * 6, r"\mathbb{E}_{x_0, t, \epsilon}": torch.mean}
+    formula("ddpm-loss").holds(names | answer | mean)
+
+
 def test_loss_is_the_mean_squared_error_of_the_noise(schedule):
     x0, model = torch.rand(300, 3, 4, 6) * 2 - 1, Answer(0.7)
     loss = ddpm.ddpm_loss(model, schedule, x0, torch.Generator().manual_seed(3))
@@ -224,11 +285,13 @@ def test_loss_is_the_mean_squared_error_of_the_noise(schedule):
     assert per_level.min() > 0.5  # noise at every level, the first one too
 
 
-@pytest.mark.equation("ddpm-ema")
-def test_average_is_exponential():
+@pytest.mark.equation("ddpm-ema", of=ddpm.ema_update)
+def test_average_is_exponential(formula):
     fast, slow = nn.Linear(3, 2), nn.Linear(3, 2)
     before = slow.weight.detach().clone()
     ddpm.ema_update(slow, fast, 0.9)
+    names = {r"\bar\theta \leftarrow": slow.weight, r"\bar\theta": before, "d": 0.9, r"\theta": fast.weight}
+    formula("ddpm-ema").holds(names, tolerance=1e-6)
     torch.testing.assert_close(slow.weight, 0.9 * before + 0.1 * fast.weight)
     ddpm.ema_update(slow, fast, 0.0)
     assert torch.equal(slow.weight, fast.weight)
@@ -277,7 +340,6 @@ def test_ddpm_steps_equal_diffusers(schedule, agrees, step, clip):
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-@pytest.mark.equation("ddim-step")
 def test_ddim_steps_equal_diffusers(schedule, agrees, eta):
     theirs = DDIMScheduler(T, 2e-3, 0.3, clip_sample=False, timestep_spacing="trailing")
     theirs.alphas_cumprod = schedule.alpha_bar.clone()
@@ -321,7 +383,24 @@ def test_whole_samplers_equal_diffusers(schedule, agrees):
     assert (ddpm.sample_ddim(model, schedule, start, 20, 0.0, torch.Generator()) - x).abs().max() > 1e-3
 
 
-@pytest.mark.equation("ddim-sigma")
+@pytest.mark.equation("ddim-step", of=ddpm.ddim_step)
+@pytest.mark.equation("ddim-sigma", of=ddpm.ddim_step)
+def test_ddim_step_is_its_formula(schedule, batch, formula):
+    """From each level to one some levels below; sigma is what the step multiplies the fresh noise by."""
+    _, t, _, xt = batch
+    t, target = torch.tensor([2, 5, 17, 30, T - 1]), torch.tensor([0, 1, 3, 22, 20])
+    eps, noise = torch.randn_like(xt), torch.randn_like(xt)
+    loud, quiet = (ddpm.ddim_step(schedule, xt, t, target, eps, 0.6, z) for z in (noise, 0 * noise))
+    sigma = (loud - quiet) / noise
+    bars = {r"\bar\alpha_s": alpha_bar(target).expand_as(xt), r"\bar\alpha_t": alpha_bar(t).expand_as(xt)}
+    formula("ddim-sigma").holds(bars | {r"\sigma": sigma, r"\eta": 0.6})
+    sigma = 0.6 * ((1 - bars[r"\bar\alpha_s"]) / (1 - bars[r"\bar\alpha_t"])).sqrt()
+    sigma = sigma * (1 - bars[r"\bar\alpha_t"] / bars[r"\bar\alpha_s"]).sqrt()
+    implied = (xt - (1 - alpha_bar(t)).sqrt() * eps) / alpha_bar(t).sqrt()
+    names = {r"\bar\alpha_s": bars[r"\bar\alpha_s"], "x_s": loud, r"\hat x_0": implied, r"\sigma": sigma, "z": noise}
+    formula("ddim-step").holds(names | {r"\epsilon_\theta(x_t, t)": eps})
+
+
 def test_ddim_with_eta_1_has_the_posterior_variance(schedule, batch):
     _, _, _, xt = batch
     t = torch.tensor([0, 1, 17, 30, T - 1])
@@ -340,7 +419,6 @@ def test_ddim_with_eta_1_has_the_posterior_variance(schedule, batch):
     torch.testing.assert_close(ddim, ddpm.ddpm_step(schedule, xt, t, eps, noise))  # the whole step is DDPM's
 
 
-@pytest.mark.equation("ddim-step")
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_keeps_the_marginal_however_long_the_step(schedule, eta):
     """From x_t = signal x0 + noise eps, with the right eps, to x_s with the signal and variance of level s."""

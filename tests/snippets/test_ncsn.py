@@ -1,12 +1,13 @@
 """NCSN: the loss's minimum, each sampler's step and whole runs, against closed forms and diffusers."""
 
+import inspect
 import math
 from collections import deque
 
 import matplotlib.image
 import pytest
 import torch
-from diffusers import ScoreSdeVeScheduler
+from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 from safetensors.torch import load_file
 from torch import nn
 
@@ -46,8 +47,12 @@ def last(steps):
 # ladder
 
 
-@pytest.mark.equation("ncsn-ladder")
-def test_ladder_descends_in_equal_ratios_and_diffusers_ascends(agrees):
+@pytest.mark.equation("ncsn-ladder", of=ncsn.geometric_ladder)
+def test_ladder_descends_in_equal_ratios_and_diffusers_ascends(agrees, formula):
+    ladder = ncsn.geometric_ladder(4.0, 0.05, L)
+    names = {r"\sigma_i": ladder, r"\sigma_1": 4.0, r"\sigma_L": 0.05, "i": torch.arange(1, L + 1), "L": L}
+    formula("ncsn-ladder").holds(names, apart=r"\sigma_1 > \sigma_2 > \dots > \sigma_L")
+    assert (ladder.diff() < 0).all()
     assert abs(LADDER[0] - 4) < 1e-12 and abs(LADDER[-1] - 0.05) < 1e-12
     torch.testing.assert_close(LADDER[:-1] / LADDER[1:], torch.full((L - 1,), 80 ** (1 / (L - 1))).double())
     theirs = ScoreSdeVeScheduler(num_train_timesteps=L, sigma_min=0.05, sigma_max=4.0)
@@ -65,16 +70,35 @@ def test_largest_distance_is_the_largest():
 # score and loss
 
 
-@pytest.mark.equation("ncsn-conditional")
-def test_score_of_the_noise_is_minus_eps_over_sigma(batch):
+@pytest.mark.equation("ncsn-conditional", of=None)
+def test_score_of_the_noise_is_minus_eps_over_sigma(batch, formula):
     x0, level, eps, x = batch
     sigma, x = LADDER[level][:, None], x.requires_grad_()
     torch.distributions.Normal(x0, sigma).log_prob(x).sum().backward()
     torch.testing.assert_close(x.grad, -eps / sigma)
+    names = {"x": x, "x_0": x0, r"\sigma": sigma.expand_as(x), r"\epsilon": eps}
+    formula("ncsn-conditional").holds({r"\nabla_x \log q_\sigma(x \mid x_0)": x.grad} | names, relations=2)
     assert (x.grad + eps / sigma**2).abs().max() > 0.1  # sigma, not its square
 
 
-@pytest.mark.equation("ncsn-dsm")
+@pytest.mark.equation("ncsn-dsm", of=None)
+def test_both_objectives_differ_by_a_constant_exactly(formula):
+    """Data of two numbers, expectations by quadrature over x: C from the score 0 is right for another score."""
+    x0, share, sigma = torch.tensor([[-1.0], [0.5]]).double(), torch.tensor([[0.3], [0.7]]).double(), 0.7
+    x = torch.linspace(-9, 9, 2001, dtype=torch.float64)
+    density = share * torch.distributions.Normal(x0, sigma).log_prob(x).exp() * (x[1] - x[0])  # (data, x)
+    conditional = (-(x - x0) / sigma**2)[..., None]
+    true = ((density[..., None] * conditional).sum(0) / density.sum(0)[:, None]).expand_as(conditional)
+    names = {
+        r"\nabla_x \log q_\sigma(x \mid x_0)": conditional,
+        r"\nabla_x \log p_\sigma(x)": true,
+        r"\mathbb{E}_{x_0, x}": lambda value: (density * value[..., 0]).sum(),
+        r"\mathbb{E}_{x}": lambda value: (density.sum(0) * value[0, :, 0]).sum(),
+        "C": (density * (conditional.square() - true.square())[..., 0]).sum(),
+    }
+    formula("ncsn-dsm").holds(names | {r"s_\theta(x, \sigma)": x.sin()[:, None].expand_as(true)})
+
+
 def test_both_objectives_differ_by_a_constant():
     """E|s - grad log q(x|x0)|^2 - E|s - grad log p(x)|^2 is the same for every s: here for three of them."""
     toy, sigma, generator = toy2d(), 0.7, torch.Generator().manual_seed(0)
@@ -101,7 +125,36 @@ class Answer(nn.Module):
         return self.value.expand_as(x)
 
 
-@pytest.mark.equation("ncsn-loss")
+class Given(nn.Module):
+    """A function as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, level):
+        return self.function(x, level)
+
+
+@pytest.mark.equation("ncsn-loss", of=ncsn.dsm_loss)
+def test_loss_is_its_formula(formula):
+    """Expectation: the mean over a batch. The code takes the mean over the 6 numbers, where the formula has the sum."""
+    x0, asked = torch.randn(5, 6, dtype=torch.float64), []
+
+    def score(x, sigma):
+        return x.sin() - 0.3 * x / (1 + sigma)
+
+    def network(x, level):
+        asked[:] = x, level
+        return score(x, LADDER[level][:, None])
+
+    loss = ncsn.dsm_loss(network, LADDER, x0, torch.Generator().manual_seed(3))
+    sigma, x0 = LADDER[asked[1]][:, None], x0.repeat(2, 1)
+    names = {"x_0": x0, r"\sigma_i": sigma, r"\epsilon": (asked[0] - x0) / sigma, r"s_\theta": score}
+    mean = {r"\mathbb{E}_{i, x_0, \epsilon}": torch.mean, r"\mathcal{L}(\theta)": 6 * loss}
+    formula("ncsn-loss").holds(names | mean, relations=2)
+
+
 def test_loss_weighs_the_error_of_the_score_by_sigma_squared():
     x0, model = torch.randn(400, 6), Answer(0.7)
     loss = ncsn.dsm_loss(model, LADDER, x0, torch.Generator().manual_seed(3))
@@ -117,7 +170,17 @@ def test_loss_weighs_the_error_of_the_score_by_sigma_squared():
     assert (loss - (0.7 + eps / sigma).square().mean()).abs() > 1  # unweighted
 
 
-@pytest.mark.equation("ncsn-minimum")
+@pytest.mark.equation("ncsn-minimum", of=ncsn.dsm_loss)
+def test_the_least_loss_is_its_formula(formula, monkeypatch):
+    """On data of variance exactly 0.64 and noise of variance exactly 1, with the score of the noised Gaussian."""
+    x0 = torch.randn(50, 3, dtype=torch.float64)
+    x0 = 0.8 * x0 / x0.square().mean().sqrt()
+    monkeypatch.setattr(ncsn, "noise_like", lambda x, generator: torch.ones_like(x))
+    sigma = torch.tensor([0.5], dtype=torch.float64)
+    least = ncsn.dsm_loss(gaussian(0.8, sigma), sigma, x0, torch.Generator())
+    formula("ncsn-minimum").holds({r"\min_\theta \mathcal{L}": least, "s": 0.8, r"\sigma": 0.5})
+
+
 def test_the_analytic_score_minimises_the_loss_on_gaussian_data():
     """The least weighted loss of a dimension is s^2 / (s^2 + sigma^2), reached by -x / (s^2 + sigma^2) alone."""
     s, generator = 0.8, torch.Generator().manual_seed(0)
@@ -141,9 +204,13 @@ def test_the_analytic_score_minimises_the_loss_on_gaussian_data():
     assert loss(exact(sigma), sigma) < loss(lambda x, level: exact(sigma)(x, level) + 0.5 * x.cos(), sigma)
 
 
-@pytest.mark.equation("ncsn-network")
-def test_network_predicts_noise_from_inputs_of_unit_scale(batch):
+@pytest.mark.equation("ncsn-network", of=ncsn.ScoreNetwork)
+def test_network_predicts_noise_from_inputs_of_unit_scale(batch, formula):
     _, level, _, x = batch
+    eps = lambda x, level: x.sin() + 0.1 * level.double().view(-1, 1)  # noqa: E731
+    score = ncsn.ScoreNetwork(Given(eps), LADDER, spread=0.6)(x, level)
+    names = {r"s_\theta(x, \sigma_i)": score, r"\sigma_i": LADDER[level][:, None], "x": x, "s": 0.6, "i": level}
+    formula("ncsn-network").holds(names | {r"\epsilon_\theta": eps})
     net = Answer(0.7)
     score = ncsn.ScoreNetwork(net, LADDER, spread=0.6)(x, level)
     torch.testing.assert_close(score, (-0.7 / LADDER[level])[:, None].expand_as(x))
@@ -192,10 +259,15 @@ def test_training_learns_the_score_and_repeats():
 # Langevin dynamics
 
 
-@pytest.mark.equation("ncsn-langevin")
-def test_langevin_step_equals_diffusers_corrector(batch, agrees):
+Z = r"z \sim \mathcal{N}(0, I)"  # of formulas
+
+
+@pytest.mark.equation("ncsn-langevin", of=ncsn.langevin_step)
+def test_langevin_step_equals_diffusers_corrector(batch, agrees, formula):
     """Their step_size is half of our step: x + step_size * score + sqrt(2 * step_size) * noise."""
-    _, _, score, x = batch
+    x0, _, score, x = batch
+    names = {r"x \leftarrow": ncsn.langevin_step(x, score, 0.3, x0), "x": x, r"\alpha": 0.3, "z": x0}
+    formula("ncsn-langevin").holds(names | {r"\nabla_x \log p(x)": score}, apart=Z)
     theirs = ScoreSdeVeScheduler(L, snr=0.2)
     theirs.set_timesteps(L)
     out = theirs.step_correct(score, x, generator=torch.Generator().manual_seed(2)).prev_sample
@@ -219,10 +291,12 @@ def test_langevin_rests_at_its_density():
         )
 
 
-@pytest.mark.equation("ncsn-annealed")
-def test_steps_scale_as_sigma_squared():
+@pytest.mark.equation("ncsn-annealed", of=ncsn.step_sizes)
+def test_steps_scale_as_sigma_squared(formula):
     epsilon = 3e-4
     steps = ncsn.step_sizes(LADDER, epsilon)
+    names = {r"\alpha_i": steps, r"\epsilon": epsilon, r"\sigma_i": LADDER, r"\sigma_L": LADDER[-1]}
+    formula("ncsn-annealed").holds(names)
     torch.testing.assert_close(steps, epsilon * LADDER**2 / LADDER[-1] ** 2)
     assert abs(steps[-1] - epsilon) < 1e-15
     asked = []
@@ -240,10 +314,11 @@ def test_steps_scale_as_sigma_squared():
         assert abs(move.mean() - steps[level] / 2) < 5 * (steps[level] / 2400).sqrt()
 
 
-@pytest.mark.equation("ncsn-leftover")
-def test_leftover_is_the_variance_that_annealing_leaves():
+@pytest.mark.equation("ncsn-leftover", of=ncsn.leftover)
+def test_leftover_is_the_variance_that_annealing_leaves(formula):
     """On data that are one point, by the recursion of variances and by drawing."""
     gamma = float(LADDER[0] / LADDER[1])
+    formula("ncsn-leftover").holds({"v_T": ncsn.leftover(0.3, gamma, 3), "r": 0.3, "T": 3, r"\gamma": gamma})
     for rate, num_steps in ((0.05, 3), (0.3, 7)):
         variance = gamma**2
         for _ in range(num_steps):
@@ -264,8 +339,8 @@ def test_leftover_is_the_variance_that_annealing_leaves():
         assert abs(x.var() / LADDER[-1] ** 2 / left - 1) < 0.03
 
 
-@pytest.mark.equation("ncsn-tweedie")
-def test_denoise_gives_the_mean_of_the_clean_data():
+@pytest.mark.equation("ncsn-tweedie", of=ncsn.denoise)
+def test_denoise_gives_the_mean_of_the_clean_data(formula):
     """Against the posterior mean by quadrature over the plane of clean points."""
     toy, sigma = toy2d(), torch.tensor([2.0, 0.5], dtype=torch.float64)
     x = torch.tensor([[0.1, 0.2], [-1.0, 0.3], [2.0, 1.0]], dtype=torch.float64)
@@ -275,6 +350,8 @@ def test_denoise_gives_the_mean_of_the_clean_data():
     mean = weight.softmax(dim=1) @ grid
     clean = ncsn.denoise(exact(sigma), sigma, x)
     torch.testing.assert_close(clean, mean, rtol=0, atol=1e-6)
+    names = {r"\mathbb{E}[x_0 \mid x]": clean, "x": x, r"\sigma": 0.5}
+    formula("ncsn-tweedie").holds(names | {r"\nabla_x \log p_\sigma(x)": toy.score(x, 1.0, 0.5)})
     assert (x + 0.5 * exact(sigma)(x, torch.ones(3).long()) - mean).abs().max() > 0.05  # sigma in place of its square
 
 
@@ -298,7 +375,24 @@ def test_naive_langevin_gets_the_weights_wrong_and_annealed_right():
 # SDE and ODE
 
 
-@pytest.mark.equation("ncsn-forward")
+@pytest.mark.equation("ncsn-forward", of=ncsn.reverse_step)
+@pytest.mark.equation("ncsn-reverse", of=ncsn.reverse_step)
+@pytest.mark.equation("ncsn-ancestral", of=ncsn.ancestral_step)
+@pytest.mark.equation("ncsn-ode", of=ncsn.ode_step)
+def test_steps_are_their_formulas(batch, formula):
+    """Where there is no score, a reverse step adds what the forward step adds."""
+    z, _, score, x = batch
+    names = {r"\sigma": 1.7, r"\sigma'": 0.6, "z": z}
+    moved = ncsn.reverse_step(x, 0 * x, 1.7, 0.6, z)
+    formula("ncsn-forward").holds(names | {r"x_\sigma": moved, r"x_{\sigma'}": x})
+    names |= {"x": x, r"s_\theta(x, \sigma)": score}
+    formula("ncsn-reverse").holds(names | {r"x \leftarrow": ncsn.reverse_step(x, score, 1.7, 0.6, z)})
+    formula("ncsn-ancestral").holds(names | {r"x \leftarrow": ncsn.ancestral_step(x, score, 1.7, 0.6, z)})
+    slope = (ncsn.ode_step(x, score, 1.7, 0.6) - x) / (0.6 - 1.7)
+    names = {r"\frac{dx}{d\sigma}": slope, r"\sigma": 1.7, r"\nabla_x \log p_\sigma(x)": score}
+    formula("ncsn-ode").holds(names)
+
+
 def test_forward_steps_add_up_and_equal_diffusers(batch, agrees):
     """Noise of variance sigma^2 - lower^2 on top of lower gives sigma, whatever the stops."""
     x0, level, eps, x = batch
@@ -319,7 +413,6 @@ def diffusers_sde() -> ScoreSdeVeScheduler:
     return theirs
 
 
-@pytest.mark.equation("ncsn-reverse")
 def test_reverse_step_equals_diffusers_predictor(batch, agrees):
     _, _, score, x = batch
     theirs, ours, out, means, expected = diffusers_sde(), [], [], [], []
@@ -352,7 +445,6 @@ def test_whole_reverse_sde_equals_diffusers(agrees):
     assert (ours[-1] - out.prev_sample).abs().max() > 1e-3  # the last noise is left out
 
 
-@pytest.mark.equation("ncsn-ancestral")
 def test_ancestral_step_has_the_noise_of_the_posterior():
     """On data that are one point, ancestral steps reach each lower sigma exactly; the reverse step leaves more."""
     sigma, lower = 2.0, 1.5
@@ -373,7 +465,6 @@ def point_move(x: float, noise: float, sigma: float):
     return x, -x / sigma**2
 
 
-@pytest.mark.equation("ncsn-ode")
 def test_ode_carries_gaussians_to_gaussians():
     """On N(0, s^2) the solution is x * sqrt((s^2 + lower^2) / (s^2 + sigma^2)); Heun is close, Euler is not."""
     s, x = 0.8, torch.randn(5, 6, dtype=torch.float64) * 4
@@ -413,8 +504,8 @@ def test_exact_score_gives_exact_samples(sampler):
 # bridge to DDPM
 
 
-@pytest.mark.equation("ncsn-bridge")
-def test_expected_noise_of_ddpm_is_a_score():
+@pytest.mark.equation("ncsn-bridge", of=ncsn.score_from_eps)
+def test_expected_noise_of_ddpm_is_a_score(formula):
     toy, alpha_bar = toy2d(), torch.tensor(0.37, dtype=torch.float64)
     x, signal, noise = torch.randn(5, 2, dtype=torch.float64), alpha_bar.sqrt().item(), (1 - alpha_bar).sqrt().item()
     each = alpha_bar.expand(5)
@@ -422,12 +513,25 @@ def test_expected_noise_of_ddpm_is_a_score():
     variable = x.clone().requires_grad_()
     toy.log_density(variable, signal, noise).sum().backward()  # the gradient itself
     torch.testing.assert_close(score, variable.grad)
+    expected = toy.eps(x, signal, noise)
+    names = {r"\nabla_x \log p_t(x)": score, r"\bar\alpha_t": alpha_bar.expand_as(x)}
+    formula("ncsn-bridge").holds(
+        names | {r"\mathbb{E}[\epsilon \mid x]": expected, r"\epsilon_\theta(x, t)": expected}, relations=2
+    )
     wide, exploding, sigma = ncsn.exploding(x, score, each)
     torch.testing.assert_close(exploding, toy.score(wide, 1.0, float(sigma[0])))
     assert (exploding - score).abs().max() > 0.1
 
 
-@pytest.mark.equation("ncsn-bridge-x")
+@pytest.mark.equation("ncsn-bridge-x", of=ncsn.exploding)
+def test_exploding_is_its_formula(formula):
+    x0, eps, alpha_bar = *torch.randn(2, 5, 6, dtype=torch.float64), torch.linspace(0.1, 0.9, 5).double()
+    x = alpha_bar.sqrt()[:, None] * x0 + (1 - alpha_bar).sqrt()[:, None] * eps
+    wide, _, sigma = ncsn.exploding(x, eps, alpha_bar)
+    names = {r"\frac{x_t}{\sqrt{\bar\alpha_t}}": wide, "x_0": x0, r"\sigma_t": sigma[:, None], r"\epsilon": eps}
+    formula("ncsn-bridge-x").holds(names | {r"\bar\alpha_t": alpha_bar[:, None]}, relations=2)
+
+
 def test_ode_step_is_ddim_in_other_coordinates():
     schedule, eps = ddpm.NoiseSchedule(ddpm.linear_beta(40, 2e-3, 0.3)), torch.randn(5, 6, dtype=torch.float64)
     x = torch.randn(5, 6, dtype=torch.float64)
@@ -588,3 +692,52 @@ def test_ladder_stays_exact_in_low_precision():
         entry = ncsn.at(LADDER, LEVEL + 3, X.to(dtype))
         assert entry.dtype == dtype and torch.equal(entry[0, 0], LADDER[3].to(dtype))
     assert math.isclose(float(MODEL.shrink[0]), 1 / math.sqrt(17))
+
+
+# what the page says about diffusers
+
+
+def test_library_ve_scheduler_has_one_list_in_each_order():
+    theirs = ScoreSdeVeScheduler(L, sigma_min=0.05, sigma_max=4.0)
+    assert (theirs.sigmas.diff() < 0).all() and (theirs.discrete_sigmas.diff() > 0).all()
+
+
+def test_library_ve_predictor_cites_the_ancestral_equation_and_doubts_its_noise():
+    """Equation 47 is the ancestral step; the noise is that of the reverse SDE, as the tests above show."""
+    source = inspect.getsource(ScoreSdeVeScheduler.step_pred)
+    assert "equation 47 shows the analog from SDE models to ancestral sampling methods" in source
+    assert "TODO is the variable diffusion the correct scaling term for the noise?" in source
+    assert "predicted noise" in ScoreSdeVeScheduler.step_pred.__doc__
+
+
+def test_library_ve_corrector_averages_norms_over_the_batch():
+    """A sample's step changes with the score of another sample."""
+    theirs, x, score = diffusers_sde(), torch.randn(2, 1, 2, 3), torch.randn(2, 1, 2, 3)
+    longer = score * torch.tensor([1.0, 10.0]).view(2, 1, 1, 1)
+    steps = [theirs.step_correct(s, x, generator=torch.Generator().manual_seed(0)).prev_sample for s in (score, longer)]
+    assert (steps[0][0] - steps[1][0]).abs().max() > 0.01
+
+
+def test_library_ve_pipeline_is_deprecated_and_corrects_first():
+    source = inspect.getsource(ScoreSdeVePipeline.__call__)
+    assert source.index("scheduler.step_correct") < source.index("scheduler.step_pred")
+    assert ScoreSdeVePipeline.__module__.startswith("diffusers.pipelines.deprecated.")
+
+
+def test_library_ve_network_divides_by_sigma():
+    """A network of Fourier features, as google/ncsnpp-… are, divides its output by the time that it is told."""
+    torch.manual_seed(0)
+    sizes = {
+        "block_out_channels": (4, 4),
+        "norm_num_groups": 2,
+        "layers_per_block": 1,
+        "sample_size": 4,
+        "add_attention": False,
+    }
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    theirs = UNet2DModel(in_channels=1, out_channels=1, time_embedding_type="fourier", **sizes, **kinds).eval()
+    theirs.time_proj.weight.data.zero_()  # now the time is seen by the division alone
+    x = torch.randn(2, 1, 4, 4)
+    with torch.no_grad():
+        one, four = (theirs(x, torch.full((2,), sigma)).sample for sigma in (1.0, 4.0))
+    torch.testing.assert_close(four, one / 4)

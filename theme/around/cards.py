@@ -8,7 +8,7 @@ import markdown
 
 from theme.around.dates import last_change, written
 from theme.around.header import badge, paths_shown
-from theme.page import figures, late, maths
+from theme.page import late, maths, pictures
 from theme.page.pages import Page
 from theme.page.source import Source, relative
 
@@ -26,11 +26,11 @@ def _description(post: Page, root: Path, url: str) -> str:
 
 def _picture(root: Path, url: str, settings: dict) -> str:
     path = root / "docs" / settings["file"]
-    dark = figures.dark_version(path)
+    dark = pictures.dark_version(path)
     versions = [(path, " only-light" if dark else ""), *([(dark, " only-dark")] if dark else [])]
     text = ""
     for file, extra in versions:
-        size = " ".join(f'{name}="{value}"' for name, value in figures.attributes(file).items())
+        size = " ".join(f'{name}="{value}"' for name, value in pictures.attributes(file).items())
         address = relative(file.relative_to(root / "docs").as_posix(), url)
         text += f'<img class="card-picture{extra}" src="{address}" alt="{html.escape(settings["alt"])}" {size}>'
     return text

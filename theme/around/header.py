@@ -11,7 +11,7 @@ from theme.around.dates import last_change, written
 from theme.page import results
 from theme.page.listings import page_url
 from theme.page.pages import Page
-from theme.page.source import SourceError, relative
+from theme.page.source import relative
 
 NAME = "Verbatim"
 
@@ -31,23 +31,6 @@ def badge(settings: dict, url: str, extra: str = "") -> str:
     parts = [f'<span class="badge-label">{html.escape(str(settings["label"]))}</span>']
     parts += [f'<span class="badge-message">{html.escape(str(message))}</span>'] if message else []
     return f'<a class="{classes}" href="{url}">{_mark()}{" ".join(parts)}</a>'
-
-
-def check(post: Page, root: Path) -> Page:
-    """The post, once its front matter has all that the index needs; SourceError otherwise."""
-    place = f"{post.path.relative_to(root)}:1"
-    badge_, picture = post.meta.get("badge"), post.meta.get("picture")
-    for name in ("title", "module", "description"):
-        if not isinstance(post.meta.get(name), str) or not post.meta[name].strip():
-            raise SourceError(f"{place}: front matter needs {name}: with a text, given {post.meta.get(name)!r}")
-    if not isinstance(badge_, dict) or not badge_.get("label"):
-        raise SourceError(f"{place}: front matter needs badge: {{label: …, message: …}}, given {badge_!r}")
-    if not isinstance(picture, dict) or not picture.get("file") or not picture.get("alt"):
-        raise SourceError(f"{place}: front matter needs picture: {{file: figures/…, alt: …}}, given {picture!r}")
-    for path in (root / "docs" / picture["file"], root / post.meta["module"]):
-        if not path.is_file():
-            raise SourceError(f"{place}: front matter names {path.relative_to(root)}, which does not exist")
-    return post
 
 
 def paths_shown(post: Page, root: Path) -> list[str]:
@@ -82,7 +65,9 @@ def _rows(report: dict, run: dict | None) -> list[tuple[str, str]]:
             )
         )
     if run:
-        rows.append(("Figures and numbers", f"run of {written(date.fromisoformat(run['date']))}"))
+        again = run.get("rechecked")
+        again = f", re-checked on {written(date.fromisoformat(again))}: numbers unchanged" if again else ""
+        rows.append(("Figures and numbers", f"run of {written(date.fromisoformat(run['date']))}{again}"))
     return rows
 
 

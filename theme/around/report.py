@@ -37,20 +37,23 @@ def load(root: Path = ROOT) -> dict | None:
 def write(root: Path, tests: list[dict], proved: dict[str, set[int]]) -> dict:
     """Write the report of a run in which everything passed, and return it.
 
-    Args: tests, one dict for each test with id, equations and oracles; proved, lines of the shape comments that hold,
-    by module.
+    Args: tests, one dict for each test with id, equations, those it evaluated, and oracles; proved, lines of the shape
+    comments that hold, by module.
     """
     report = {"tree": tree_hash(root), "date": date.today().isoformat(), "posts": {}}
     for page in posts(root):
         mine = [test for test in tests if belongs(test["id"], page)]
-        checked = {equation for test in tests for equation in test["equations"]}
+        checked, evaluated = ({one for test in tests for one in test[kind]} for kind in ("equations", "evaluated"))
+        numbered = {label for label, _ in labels(page)} & checked
         oracles: dict[str, dict] = {}
         for oracle in (oracle for test in mine for oracle in test["oracles"]):
             known = oracles.setdefault(oracle["name"], oracle)
             oracles[oracle["name"]] = max(known, oracle, key=lambda one: one["difference"])
         report["posts"][page.key] = {
             "tests": len(mine),
-            "equations": sum(label in checked for label, _ in labels(page)),
+            "equations": len(numbered),
+            "evaluated": len(numbered & evaluated),
+            "pinned": len(numbered - evaluated),
             "shape_comments": sum(
                 len(proved.get(path, set()) & shown(root, path, names)) for path, names in used(page)
             ),

@@ -1,9 +1,7 @@
 """Blocks of code: includes with a title that leads to the source page, folded blocks, and the source pages."""
 
-import difflib
 import html
 import re
-from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -13,54 +11,24 @@ from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
 from theme.page import late
+from theme.page.code import sections
 from theme.page.pages import INCLUDE, PYTHON_FENCE
 from theme.page.source import Source, once_per_version
 
-MARKER = re.compile(r"--8<-- \[(start|end):([a-z][a-z0-9-]*)\]")
 
-
-@once_per_version
-def _markers(path: Path) -> list[tuple[str, str, int]]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [(m[1], m[2], number) for number, line in enumerate(lines, 1) if (m := MARKER.search(line))]
-
-
-def section_line(root: Path, path: str, section: str) -> int:
-    """The line of a file at which a section's code starts; ValueError for a section that cannot be shown."""
-    if not (root / path).is_file():
-        raise ValueError(f"{path} does not exist. Check the path of the include")
-    markers = _markers(root / path)
-    starts = {name: line for kind, name, line in markers if kind == "start"}
-    if section not in starts:
-        near = difflib.get_close_matches(section, starts, n=3, cutoff=0.0)
-        raise ValueError(f"{path} has no section {section!r}. Its nearest are {', '.join(near) or 'none'}")
-    count = Counter(kind for kind, name, _ in markers if name == section)
-    if (count["start"], count["end"]) != (1, 1):
-        raise ValueError(
-            f"{path}:{starts[section]}: section {section!r} has {count['start']} starts and {count['end']} ends. "
-            "It needs one of each"
-        )
-    return starts[section] + 1
-
-
-def titled_fence(source: Source, offset: int, info: str, body: str) -> str:
-    """The opening line of a post's fence, with the title that `python_fence` reads; an include that is wrong raises."""
+def titled_fence(root: Path, info: str, body: str) -> str:
+    """The opening line of a post's fence, with the title that `python_fence` reads."""
     if not PYTHON_FENCE.match("```" + info):
-        if "8<-" in body:
-            raise source.error(offset, "an include stands in a fence that opens with ```python or ```python fold")
         return "```" + info
     found = INCLUDE.fullmatch(body.rstrip("\n"))
-    if not found:
-        raise source.error(
-            offset,
-            'a Python block is one include and nothing else: --8<-- "snippets/module.py:section", without spaces',
-        )
-    try:
-        line = section_line(source.root, found["path"], found["section"])
-    except ValueError as error:
-        raise source.error(offset, str(error)) from error
+    line = sections(root)[0][found["path"], found["section"]][0] + 1
     fold = ' fold="fold"' if info.endswith("fold") else ""
     return f'```python title="{found["path"]}:{found["section"]}:{line}"{fold}'
+
+
+def block_id(path: str, section: str) -> str:
+    """The anchor of the block that shows a section: code-ddpm-schedule."""
+    return f"code-{Path(path).stem}-{section}"
 
 
 def accept_options(language, inputs, options, attrs, md) -> bool:
@@ -89,6 +57,7 @@ def python_fence(source: Source):
         path, section, line = title.split(":")
         link = f'<a href="{source.link(page_url(path))}#L{line}">{path}</a>'
         block = block.replace(">", f'><span class="filename">{link}</span>', 1)
+        block = block.replace(" ", f' id="{block_id(path, section)}" ', 1)
         if fold:
             block = f'<details class="fold"><summary>{section} · {path}</summary>{block}</details>'
         return block
@@ -139,7 +108,9 @@ def linked_files(root: Path, page: Path) -> set[str]:
 def source_files(root: Path) -> set[str]:
     """Files that have a source page: the snippets, their tests, and what pages link to."""
     found = {
-        p.relative_to(root).as_posix() for base in ("snippets", "tests/snippets") for p in (root / base).rglob("*.py")
+        p.relative_to(root).as_posix()
+        for base in ("snippets", "tests/snippets", "tests/labs")
+        for p in (root / base).rglob("*.py")
     }
     for page in (root / "docs").rglob("*.md"):
         found |= linked_files(root, page)

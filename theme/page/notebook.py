@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from theme.page import results
-from theme.page.equations import LABEL, Equation
+from theme.page.claims import CLAIM
+from theme.page.equations import LABEL
+from theme.page.marks import Mark
 from theme.page.pages import PYTHON_FENCE, Page, python_blocks
 from theme.page.source import TOKEN
 
@@ -32,7 +34,7 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
 
     def hold(match) -> str:
         if match["braces"] is not None:
-            return results.value(root, match["braces"])[0]
+            return "" if CLAIM.fullmatch(match[0]) else results.value(root, match["braces"])[0]
         if match["alt"] is not None:
             return match[0]
         held.append(LABEL.sub(lambda label: f"\\tag{{{known[label[1]].number}}}", match[0]))
@@ -60,7 +62,7 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
     return HELD.sub(lambda match: held[int(match[1])], text).strip("\n"), pictures
 
 
-def notebook(post: Page, root: Path, known: dict[str, Equation], site_url: str = "") -> str:
+def notebook(post: Page, root: Path, known: dict[str, Mark], site_url: str = "") -> str:
     """The post as a notebook file, known equations by id; its code cells, put together, are `program`."""
     cells, start, blocks = [], 0, python_blocks(post, root)
 

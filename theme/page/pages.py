@@ -18,6 +18,8 @@ import markdown
 import yaml
 from pytest_codeblocks.main import extract_from_buffer
 
+from theme.page.source import SourceError, place
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # the cards of the index, in this order; a post that is not named here follows at the end
@@ -50,12 +52,16 @@ class Page:
 
 
 def read_page(path: Path, docs: Path = ROOT / "docs") -> Page:
-    """Read a post; ValueError when its front matter is missing or is no mapping."""
+    """Read a post; SourceError when its front matter is missing or is no mapping."""
     source = path.read_text(encoding="utf-8")
-    found = FRONT_MATTER.match(source)
-    meta = yaml.safe_load(found[1]) if found else None
+    found, name = FRONT_MATTER.match(source), path.relative_to(docs.parent)
+    try:
+        meta = yaml.safe_load(found[1]) if found else None
+    except yaml.MarkedYAMLError as error:
+        wrong = f"front matter is no YAML: {error.problem}. Put a text with a colon between quotes"
+        raise SourceError(f"{name}:{error.problem_mark.line + 2}: {wrong}") from error
     if not isinstance(meta, dict):
-        raise ValueError(f"{path}:1: a post starts with front matter between two lines of ---; got {source[:20]!r}")
+        raise SourceError(f"{name}:1: a post starts with front matter between two lines of ---; got {source[:20]!r}")
     key = path.relative_to(docs / "posts").with_suffix("").as_posix()
     return Page(path, key, meta, source[found.end() :], source[: found.end()].count("\n") + 1)
 
@@ -64,6 +70,12 @@ def posts(root: Path = ROOT) -> list[Page]:
     """All posts, in the order of the index."""
     pages = [read_page(path, root / "docs") for path in (root / "docs/posts").rglob("*.md")]
     return sorted(pages, key=lambda p: (ORDER.index(p.key) if p.key in ORDER else len(ORDER), p.key))
+
+
+def key_line(page: Page, root: Path, key: str) -> str:
+    """File and line of a key of the front matter; the first line where it is missing."""
+    lines = page.path.read_text(encoding="utf-8").split("\n")
+    return place(page.path, root, next((n for n, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1))
 
 
 @cache
@@ -90,16 +102,28 @@ def program(page: Page, root: Path = ROOT) -> str:
     return "\n\n".join(python_blocks(page, root))
 
 
-def with_constants(code: str, constants: dict) -> str:
+def constants(code: str) -> dict[str, ast.expr]:
+    """What each name gets at top level, by its first assignment; `A, B = 1, 2` counts as two."""
+    found = {}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign):
+            pairs = [(node.targets[0], node.value)]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(node.targets[0].elts, node.value.elts, strict=False)
+            for target, value in pairs:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, value)
+    return found
+
+
+def with_constants(code: str, replaced: dict) -> str:
     """The program with top-level constants replaced; ValueError for a name that it does not assign at top level."""
-    tree, lines = ast.parse(code), code.split("\n")
-    missing = dict(constants)
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in missing:
-            name = node.targets[0].id
-            lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {missing.pop(name)!r}"] + [""] * (
-                node.end_lineno - node.lineno
-            )
-    if missing:
-        raise ValueError(f"quick: names {sorted(missing)}, which no line of the page's code assigns at top level")
-    return "\n".join(lines)
+    known, lines = constants(code), [line.encode() for line in code.split("\n")]  # ast counts bytes
+    if missing := sorted(replaced.keys() - known.keys()):
+        raise ValueError(f"quick: names {missing}, which no line of the code assigns at top level")
+    for name in sorted(replaced, key=lambda name: (known[name].lineno, known[name].col_offset), reverse=True):
+        node, value = known[name], repr(replaced[name]).encode()
+        first, last = node.lineno - 1, node.end_lineno - 1
+        rest = lines[last][node.end_col_offset :]
+        lines[first : last + 1] = [lines[first][: node.col_offset] + value + rest] + [b""] * (last - first)
+    return "\n".join(line.decode() for line in lines)

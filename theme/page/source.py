@@ -31,6 +31,25 @@ TOKEN = re.compile(
 )
 
 
+FENCE = re.compile(r"^```.*?^```[ \t]*$", re.S | re.M)
+CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
+
+
+def blank(pattern: re.Pattern, text: str) -> str:
+    """The text with matches turned to spaces: every other character keeps its line and column."""
+    return pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def place(path: Path, root: Path, line: int) -> str:
+    """The beginning of a message: docs/posts/Diffusion.md:12."""
+    return f"{path.relative_to(root).as_posix()}:{line}"
+
+
+def line_of(text: str, at: int) -> int:
+    """The line, from 1, of a place in a text."""
+    return text.count("\n", 0, at) + 1
+
+
 @dataclass(frozen=True)
 class Source:
     """The Markdown of one page and the place that it comes from."""
@@ -42,8 +61,8 @@ class Source:
     url: str = ""  # address of the page: "posts/Diffusion/"
     key: str | None = None  # of a post: "LLM/ROPE"
     blocks: dict[str, str] = field(default_factory=dict)  # HTML that a line {{ name }} stands for
-    equations: dict = field(default_factory=dict)  # `theme.page.equations.Equation` by id
-    tests: dict[str, tuple[str, int]] = field(default_factory=dict)  # path and line of each equation's test
+    equations: dict = field(default_factory=dict)  # `theme.page.marks.Mark` by id
+    tests: dict[str, dict] = field(default_factory=dict)  # of each kind of mark: path and line of its test by id
     cells: tuple[int, ...] = ()  # of a notebook: the offset in text at which each cell starts
 
     def error(self, offset: int, message: str) -> SourceError:

@@ -1,11 +1,12 @@
 """MkDocs' events: which pages there are, and what stands around their text (`theme.page.extension` has the text)."""
 
 import html
+import logging
+import re
 import sys
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import yaml
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, report
-from theme.page import equations, late, listings, maths, notebook, pages
+from theme.page import checks, equations, late, listings, marks, maths, notebook, pages
 from theme.site import labs, policy
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
@@ -26,20 +27,29 @@ SOURCES = "source/"
 SHOWN = ("snippets", "docs/results", "docs/figures")  # what a notebook shows besides its text
 
 
-@dataclass
 class Build:
-    """What one build knows of the repository."""
+    """What one build knows of the repository; wrong: every mistake that would make a page come out wrong, a line each."""
 
-    root: Path
-    posts: dict[str, pages.Page]
-    equations: dict[str, equations.Equation]
-    tests: dict[str, tuple[str, int]]  # of equations
-    commit: str | None
-    report: dict | None
+    def __init__(self, root: Path):
+        self.root, self.posts, self.equations, self.wrong = root, {}, {}, ""
+        self.commit, self.report = head(root), report.load(root)
+        try:
+            self.posts = {post.key: post for post in pages.posts(root)}
+            self.wrong = "\n".join(problem for check in checks.SITE.values() for problem in check(root))
+            self.equations = {mark.id: mark for mark in equations.equations(list(self.posts.values()), root)}
+            self.tests = {kind: marks.tests(root, kind) for kind in ("equation", "claim")}  # path and line by id
+        except SourceError as error:
+            self.wrong = str(error)
 
 
 build: Build | None = None
 serving = False
+log = logging.getLogger("mkdocs.plugins.verbatim")
+
+
+def told(wrong: str) -> str:
+    """What a contributor sees in the browser where a page would be wrong."""
+    return f'<h1>Not built</h1>\n<pre class="problems" role="alert">{html.escape(wrong)}</pre>'
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -48,26 +58,16 @@ def on_startup(command: str, dirty: bool) -> None:
     serving = command == "serve"
 
 
-def _posts(root: Path) -> dict[str, pages.Page]:
-    for path in sorted((root / "docs/posts").rglob("*.md")):
-        try:
-            pages.read_page(path, root / "docs")
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 2
-            message = f"front matter is no YAML: {error.problem}. Put a text with a colon between quotes"
-            raise SourceError(f"{path.relative_to(root)}:{line}: {message}") from error
-        except ValueError as error:
-            raise SourceError(str(error).replace(f"{root}/", "")) from error
-    return {post.key: header.check(post, root) for post in pages.posts(root)}
-
-
 def on_config(config):
     """Read the posts; navigation in the order of the index; the site's own Markdown extension."""
     global build
     root = Path(config.config_file_path).resolve().parent
-    posts = _posts(root)
-    known, tests = equations.equations(posts.values(), root), equations.tests(root)
-    build = Build(root, posts, known, tests, head(root), report.load(root))
+    build = Build(root)
+    if build.wrong and not serving:
+        raise SourceError(build.wrong)
+    if build.wrong:
+        log.error(build.wrong)
+        return config  # the browser shows it instead of each page
     names = [
         {str(post.meta["badge"]["label"]).replace("_", " "): f"posts/{key}.md"} for key, post in build.posts.items()
     ]
@@ -106,6 +106,8 @@ _made: dict[tuple, tuple[str, str]] = {}  # programs and notebooks, made again o
 def on_env(env, config, files: Files) -> None:
     """Add what is made of all pages, once they are right: fonts of the formulas, each post's program and notebook."""
     env.globals["badges"] = header.badges  # for the page that says that an address has none
+    if build.wrong:
+        return
     for name, font in maths.fonts().items():
         files.append(File.generated(config, f"{ASSETS}/katex/fonts/{name}", content=font))
     root, url = build.root, config.site_url or ""
@@ -128,7 +130,18 @@ def on_pre_page(page: Page, config, files) -> Page:
         page.__dict__.pop("render", None)  # mkdocs-jupyter's, which brings its own styles, scripts and formulas
     elif uri.startswith(SOURCES):
         page.render = lambda config, files: _render_source(page, uri.removeprefix(SOURCES).removesuffix(".md"))
+    elif serving:
+        page.render = partial(_render_or_tell, page, page.render)
     return page
+
+
+def _render_or_tell(page: Page, render, config, files) -> None:
+    """While pages are served, a mistake is shown in the browser and the server goes on."""
+    try:
+        render(config, files)
+    except SourceError as error:
+        log.error(error)
+        page.content, page.toc, page.present_anchor_ids = told(str(error)), get_toc([]), set()
 
 
 def _render_source(page: Page, path: str) -> None:
@@ -142,6 +155,8 @@ def _render_source(page: Page, path: str) -> None:
 
 def on_page_markdown(markdown: str, page: Page, config, files) -> str:
     """Tell the extension which page it converts; a lab's notebook becomes Markdown here."""
+    if build.wrong:
+        return ""
     root, uri = build.root, page.file.src_uri
     path, blocks, cells, first_line = f"docs/{uri}", {}, (), 1
     if uri.endswith(".ipynb"):
@@ -164,7 +179,11 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
 
 def on_page_content(content: str, page: Page, config, files) -> str:
     """Badges above the heading; date, Verified panel and downloads below it."""
+    if build.wrong:
+        return told(build.wrong)
     above, below = _header(page)
+    content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
+    page.present_anchor_ids |= set(re.findall(r'<div id="(code-[\w-]+)"', content))  # blocks, for links to them
     if not content.lstrip().startswith("<h1"):
         title = html.escape(page.meta.get("title") or page.title)
         content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'

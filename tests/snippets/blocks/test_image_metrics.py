@@ -6,6 +6,7 @@ import torch
 
 from snippets.blocks import image_metrics as metrics
 from snippets.data.digits import digits
+from tests.formula import Matrix
 
 
 def gaussian(count: int, mean: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
@@ -16,7 +17,16 @@ def gaussian(count: int, mean: torch.Tensor, root: torch.Tensor) -> torch.Tensor
     return x @ root.T + mean
 
 
-@pytest.mark.equation("ddpm-frechet")
+@pytest.mark.equation("ddpm-frechet", of=metrics.frechet_distance)
+def test_frechet_distance_is_its_formula(formula):
+    mean_a, mean_b = torch.randn(5).double(), torch.randn(5).double()
+    mixed_a, mixed_b = torch.randn(2, 5, 5).double()
+    a, b = gaussian(40, mean_a, mixed_a), gaussian(30, mean_b, mixed_b)  # covariances that do not commute
+    names = {"d": metrics.frechet_distance(a, b) ** 0.5, r"\mu_a": mean_a, r"\mu_b": mean_b}
+    names |= {r"\Sigma_a": Matrix(torch.cov(a.T)), r"\Sigma_b": Matrix(torch.cov(b.T))}
+    formula("ddpm-frechet").holds(names | {r"\operatorname{tr}": lambda matrix: matrix.rows.trace()})
+
+
 def test_frechet_distance_of_known_gaussians():
     mean_a, mean_b = torch.randn(5).double(), torch.randn(5).double()
     diagonal_a, diagonal_b = torch.rand(5).double() + 0.5, torch.rand(5).double() + 0.5
@@ -85,7 +95,24 @@ def slow_coverage(points, centres, k):
     return sum(inside) / len(inside)
 
 
-@pytest.mark.equation("cgd-precision")
+@pytest.mark.equation("cgd-precision", of=metrics.precision_recall)
+def test_precision_and_recall_are_their_formulas(formula):
+    real, drawn = torch.randn(70, 4).double(), 0.6 * torch.randn(50, 4).double() + 0.8
+
+    def inside(points, centres):
+        """Whether each point lies in a ball around a centre that reaches to its third nearest other centre."""
+        reach = torch.cdist(centres, centres).sort(dim=1).values[:, 3]
+        return (torch.cdist(points, centres) <= reach).any(dim=1)
+
+    drawn = drawn[inside(drawn, real).long().argsort(descending=True)]  # the first ones count
+    real = real[inside(real, drawn).long().argsort(descending=True)]
+    precision, recall = metrics.precision_recall(real, drawn, 3)
+    real_like, covered = inside(drawn, real), inside(real, drawn)
+    names = {r"\text{precision}": precision, "M": 50, r"\mathbf{1}[y_j \in R]": lambda j: real_like[j - 1]}
+    names |= {r"\text{recall}": recall, "N": 70, r"\mathbf{1}[x_i \in D]": lambda i: covered[i - 1]}
+    formula("cgd-precision").holds(names, relations=2)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_precision_and_recall_equal_scikit_learns(k, agrees):
     generator = torch.Generator().manual_seed(k)

@@ -10,7 +10,18 @@ from snippets.blocks import unet
 from tests.snippets.oracles import diffusers_unet, perturbed
 
 
-@pytest.mark.equation("ddpm-time")
+@pytest.mark.equation("ddpm-time", of=unet.timestep_embedding)
+def test_timestep_embedding_is_its_formula(formula):
+    t, i = torch.tensor([0, 1, 7, 50]), torch.arange(5)
+    omega = 10 ** (-4 * i.double() / 4)
+    waves = {
+        r"\sin \omega_0 t, \dots, \sin \omega_{D/2-1} t": (t[:, None] * omega).sin(),
+        r"\cos \omega_0 t, \dots, \cos \omega_{D/2-1} t": (t[:, None] * omega).cos(),
+    }
+    names = {r"\mathrm{emb}(t)": unet.timestep_embedding(t, 10), r"\omega_i": omega, "i": i, "D": 10}
+    formula("ddpm-time").holds(names | waves, tolerance=1e-5, relations=2)
+
+
 @pytest.mark.parametrize("dim", [4, 6, 32])
 def test_timestep_embedding_equals_diffusers(dim, agrees):
     t = torch.tensor([0, 1, 7, 500, 999])

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from snippets.llm import lora
 from snippets.llm.decoder_only import GPT2, LLAMA_NAMES, Config, Llama, load_llama, train
+from tests.formula import Matrix
 from tests.snippets.oracles import perturbed
 
 DOUBLE = torch.float64
@@ -85,7 +86,20 @@ def pair(request):
 # one layer
 
 
-@pytest.mark.equation("lora-forward")
+def in_formulas(ours: nn.Module, x: torch.Tensor, h: torch.Tensor) -> dict:
+    """Values of the formulas' letters for the layer of `pair`; the bias is not in them."""
+    adapter = ours[0]
+    weight = adapter.layer.weight.T if isinstance(adapter.layer, Conv1D) else adapter.layer.weight
+    names = {"W": Matrix(weight), "B": Matrix(adapter.B), "A": Matrix(adapter.A), r"\alpha": 5, "r": 3}
+    return names | {"h": h - adapter.layer.bias, "x": x}
+
+
+@pytest.mark.equation("lora-forward", of=lora.LoRA)
+def test_forward_is_its_formula(pair, formula):
+    ours, _, x = pair
+    formula("lora-forward").holds(in_formulas(ours, x, ours.eval()(x)))
+
+
 def test_forward_is_that_of_peft_with_the_same_dropout(pair, agrees):
     ours, theirs, x = pair
     torch.manual_seed(3)
@@ -99,8 +113,8 @@ def test_forward_is_that_of_peft_with_the_same_dropout(pair, agrees):
     assert (ours(x) - theirs(x)).abs().max() > 1e-3  # negative control: alpha over rank counts
 
 
-@pytest.mark.equation("lora-dropout")
-def test_dropout_is_on_the_path_of_the_adapter_only(pair):
+@pytest.mark.equation("lora-dropout", of=lora.LoRA)
+def test_dropout_is_on_the_path_of_the_adapter_only(pair, formula):
     """With the adapter's B at zero, no mask shows; otherwise the mean over masks is the output without dropout."""
     ours, _, x = pair
     clean = ours.eval()(x)
@@ -112,13 +126,23 @@ def test_dropout_is_on_the_path_of_the_adapter_only(pair):
     seen = F.dropout(x, 0.3)
     expected = adapter.layer(x) + 5 / 3 * seen @ adapter.A.T @ adapter.B.T
     torch.manual_seed(3)
-    torch.testing.assert_close(ours(x), expected)
+    dropped = ours(x)
+    torch.testing.assert_close(dropped, expected)
+    formula("lora-dropout").holds(in_formulas(ours, x, dropped) | {"D": lambda inputs: inputs * seen / x})
     assert (adapter.layer(seen) - adapter.layer(x)).abs().max() > 1e-3  # what dropping the layer's inputs would do
     adapter.B.data.zero_()
     assert torch.equal(ours(x), adapter.layer(x))
 
 
-@pytest.mark.equation("lora-merge")
+@pytest.mark.equation("lora-merge", of=(lora.LoRA.merge, lora.LoRA.delta))
+def test_merged_weight_is_its_formula(formula):
+    adapter = perturbed(lora.LoRA(layer("Linear"), 3, 5.0))
+    before = adapter.layer.weight.clone()
+    adapter.merge()
+    names = {"W'": Matrix(adapter.layer.weight), "W": Matrix(before), "B": Matrix(adapter.B), "A": Matrix(adapter.A)}
+    formula("lora-merge").holds(names | {r"\alpha": 5, "r": 3})
+
+
 def test_merge_and_unmerge_are_those_of_peft(pair, agrees):
     ours, theirs, x = pair
     ours.eval(), theirs.eval()
@@ -151,8 +175,8 @@ def test_unmerge_restores_float32_to_a_few_units_of_rounding_and_bfloat16_not():
     assert errors[torch.float32] < 2e-7 < 1e-3 < errors[torch.bfloat16]
 
 
-@pytest.mark.equation("lora-init")
-def test_first_values_are_those_of_peft(pair, agrees):
+@pytest.mark.equation("lora-init", of=lora.LoRA.__init__)
+def test_first_values_are_those_of_peft(pair, agrees, formula):
     """A the same numbers from the same seed, even between -1 / sqrt(I) and 1 / sqrt(I); B zero; nothing changes."""
     ours, theirs, x = pair
     other = theirs.base_model.model[0]
@@ -164,6 +188,13 @@ def test_first_values_are_those_of_peft(pair, agrees):
     agrees(fresh.B, other.lora_B["default"].weight, PEFT, 0)
     assert not fresh.B.any() and torch.equal(fresh(x), fresh.layer(x))  # bit for bit
     wide = lora.LoRA(nn.Linear(400, 3), 50, 1.0).A
+
+    def even(low, high):
+        """Whether wide lies between low and high, and reaches nearly to both."""
+        return low <= wide.min() < 0.99 * low and 0.99 * high < wide.max() <= high
+
+    names = {r"A_{ij} \sim \mathcal{U}": even, r"d_\text{in}": 400}
+    formula("lora-init").agrees(True, names, apart="B = 0")
     assert 0.049 < wide.abs().max() <= 1 / math.sqrt(400) and abs(wide.mean()) < 1e-3
     assert wide.std().item() == pytest.approx(1 / math.sqrt(3 * 400), rel=0.02)
 
@@ -176,8 +207,8 @@ def test_a_wrapped_model_answers_as_before_bit_for_bit():
     assert not torch.equal(model(tokens), before)
 
 
-@pytest.mark.equation("lora-gradient")
-def test_gradients_are_the_formulas_and_only_b_moves_at_first():
+@pytest.mark.equation("lora-gradient", of=lora.LoRA)
+def test_gradients_are_the_formulas_and_only_b_moves_at_first(formula):
     adapter = lora.LoRA(layer("Linear"), 3, 5.0)
     x, wanted = torch.randn(6, 7, dtype=DOUBLE), torch.randn(6, 11, dtype=DOUBLE)
 
@@ -195,6 +226,10 @@ def test_gradients_are_the_formulas_and_only_b_moves_at_first():
     g = gradients()
     torch.testing.assert_close(adapter.B.grad, 5 / 3 * g.T @ (x @ adapter.A.T))
     torch.testing.assert_close(adapter.A.grad, 5 / 3 * (g @ adapter.B).T @ x)
+    x, wanted = x[:1], wanted[:1]  # the formulas are of one input
+    g, before = gradients(), {"A": Matrix(adapter.A), "B": Matrix(adapter.B), r"\alpha": 5, "r": 3}
+    found = {rf"\frac{{\partial L}}{{\partial {one}}}": Matrix(getattr(adapter, one).grad) for one in "AB"}
+    formula("lora-gradient").holds(found | before | {"g": Matrix(g.T), "x": Matrix(x.T)}, relations=2)
     with torch.no_grad():
         adapter.A.zero_(), adapter.B.zero_()
     gradients()
@@ -207,7 +242,17 @@ def test_an_adapter_takes_the_mode_and_type_of_its_layer():
     assert lora.LoRA(layer("Conv1D"), 3, 5.0).A.dtype == DOUBLE
 
 
-@pytest.mark.equation("lora-scale")
+@pytest.mark.equation("lora-scale", of=lora.LoRA.delta)
+def test_size_of_the_first_step_is_its_formula(formula):
+    """A wide layer, and a rate of 0.5: the formula is right to 2 %."""
+    adapter, x, wanted = lora.LoRA(nn.Linear(3000, 2000), 4, 8.0), torch.randn(64, 3000), torch.randn(64, 2000)
+    optimizer = torch.optim.Adam([adapter.A, adapter.B], lr=0.5)
+    (adapter(x) - wanted).square().sum().backward()
+    optimizer.step()
+    names = {r"\frac{\alpha}{r} B A": Matrix(adapter.delta().detach()), r"\alpha": 8, r"\eta": 0.5, "r": 4}
+    formula("lora-scale").holds(names | {r"d_\text{out}": 2000}, tolerance=0.02)
+
+
 def test_size_of_the_first_step_by_rank():
     """One step of Adam on B moves each number by the rate. Over r terms the change grows as sqrt(r), less alpha / r."""
     x, wanted, rate = torch.randn(64, 300), torch.randn(64, 200), 1e-3
@@ -224,7 +269,12 @@ def test_size_of_the_first_step_by_rank():
 # whole models
 
 
-@pytest.mark.equation("lora-count")
+@pytest.mark.equation("lora-count", of=lora.count_trained)
+def test_count_is_its_formula(formula):
+    counted = lora.count_trained(lora.LoRA(nn.Linear(7, 11), 3, 5.0))
+    formula("lora-count").agrees(counted, {"r": 3, r"d_\text{in}": 7, r"d_\text{out}": 11})
+
+
 @pytest.mark.parametrize("names", [["to_query", "to_value"], EVERY])
 def test_parameters_are_rank_times_inputs_plus_outputs(names):
     model = llama()
@@ -301,9 +351,9 @@ def test_names_are_ends_of_paths():
 # fused projections
 
 
-@pytest.mark.equation("lora-fused")
+@pytest.mark.equation("lora-fused", of=lora.fuse)
 @pytest.mark.parametrize("query_rank", [3, 4])
-def test_separate_adapters_are_one_of_the_fused_matrix(query_rank, agrees):
+def test_separate_adapters_are_one_of_the_fused_matrix(query_rank, agrees, formula):
     """Our GPT-2 has three matrices where transformers has c_attn, (12, 36): adapters on q, k, v become one on it."""
     theirs = perturbed(GPT2LMHeadModel(GPT2_CONFIG)).double()
     block = theirs.transformer.h[0].attn
@@ -313,10 +363,15 @@ def test_separate_adapters_are_one_of_the_fused_matrix(query_rank, agrees):
         linear = getattr(ours.blocks[0], name)
         linear.weight.data = block.c_attn.weight.data.chunk(3, dim=1)[index].T.contiguous()
         linear.bias.data = block.c_attn.bias.data.chunk(3)[index].clone()
-        parts.append(moved(lora.LoRA(linear, query_rank if index == 0 else 3, 5.0)))
+        parts.append(moved(lora.LoRA(linear, query_rank if index == 0 else 3, 5.0 + index)))
     A, B = lora.fuse(parts)
     rank = len(A)
     assert A.shape == (query_rank + 6, 12) and B.shape == (36, rank)
+    names = {}
+    for letter, part in zip("qkv", parts, strict=True):
+        names |= {f"B_{letter}": Matrix(part.B), f"A_{letter}": Matrix(part.A), f"s_{letter}": part.alpha / part.rank}
+    formula("lora-fused").holds(names | {"s": 5 / 3, r"\alpha": 5, "r": 3}, relations=2)
+    torch.testing.assert_close(B @ A, torch.cat([part.delta() for part in parts]))
     wrapped = with_peft(theirs, ["transformer.h.0.attn.c_attn"], rank, rank).double().eval()
     other = wrapped.base_model.model.transformer.h[0].attn.c_attn
     other.lora_A["default"].weight.data, other.lora_B["default"].weight.data = A, B
@@ -336,12 +391,17 @@ def test_one_adapter_of_a_fused_matrix_shares_its_inputs_directions():
 # subspaces
 
 
-@pytest.mark.equation("lora-similarity")
-def test_similarity_is_the_definition():
+@pytest.mark.equation("lora-similarity", of=lora.similarity)
+def test_similarity_is_the_definition(formula):
     first, second = torch.randn(3, 11), torch.randn(5, 11)
     phi = lora.similarity(first, second)
     assert phi.shape == (3, 5) and phi.min() >= 0 and phi.max() <= 1
     left, right = (torch.linalg.svd(m.double())[2] for m in (first, second))
+    i, j = torch.tensor([1, 3]), torch.tensor([4, 2])  # both at once: columns beyond i and j are zero
+    some, others = (v[:6] * (torch.arange(6) < n[:, None])[..., None] for v, n in ((left, i), (right, j)))
+    names = {r"\phi(i, j)": phi[i - 1, j - 1], "i": i, "j": j}
+    names |= {"V_{1,i}": Matrix(some.mT), "V_{2,j}": Matrix(others.mT)}
+    formula("lora-similarity").holds(names, apart=r"\in [0, 1]")
     for i in range(1, 4):
         for j in range(1, 6):
             expected = torch.linalg.matrix_norm(left[:i] @ right[:j].T).square() / min(i, j)
@@ -538,3 +598,27 @@ def test_a_refused_adapter_leaves_the_answers_as_they_were(tmp_path):
     with pytest.raises(ValueError, match=r"B of blocks.0.to_query, \(12, 3\) is expected, given \(13, 3\)"):
         lora.load_adapter(model, written(tmp_path, shape=(13, 3)), {})
     assert set(model.state_dict()) == keys and torch.equal(model(tokens), before)
+
+
+# what the page says about peft
+
+
+@pytest.mark.parametrize("kind, given", [("Linear", True), ("Conv1D", False)])
+def test_library_peft_corrects_fan_in_fan_out_with_a_warning(kind, given):
+    model = nn.Sequential(nn.Linear(4, 4) if kind == "Linear" else Conv1D(4, 4))
+    config = LoraConfig(r=2, target_modules=["0"], fan_in_fan_out=given)
+    with pytest.warns(UserWarning, match="fan_in_fan_out is set to"):
+        wrapped = get_peft_model(model, config)
+    assert wrapped.base_model.model[0].fan_in_fan_out is not given
+
+
+def test_library_peft_keeps_adapters_of_a_bfloat16_base_in_float32():
+    wrapped = get_peft_model(nn.Sequential(nn.Linear(4, 4).bfloat16()), LoraConfig(r=2, target_modules=["0"]))
+    layer = wrapped.base_model.model[0]
+    assert layer.weight.dtype == torch.bfloat16
+    assert layer.lora_A["default"].weight.dtype == layer.lora_B["default"].weight.dtype == torch.float32
+
+
+def test_library_peft_starts_with_a_zero_b():
+    layer = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=2, target_modules=["0"])).base_model.model[0]
+    assert not layer.lora_B["default"].weight.any() and layer.lora_A["default"].weight.all()

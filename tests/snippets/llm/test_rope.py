@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import LlamaConfig, PhiConfig
+from transformers import GPTNeoXConfig, LlamaConfig, PhiConfig
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.glm import modeling_glm as glm
+from transformers.models.gptj import modeling_gptj as gptj
+from transformers.models.llama import modeling_llama as llama
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.phi.modeling_phi import PhiAttention, PhiRotaryEmbedding
 
@@ -77,8 +80,10 @@ def batch():
 # rotation
 
 
-@pytest.mark.equation("rope-theta")
-def test_frequencies_fall_from_1_in_even_ratios():
+@pytest.mark.equation("rope-theta", of=rope.inverse_frequencies)
+def test_frequencies_fall_from_1_in_even_ratios(formula):
+    names = {r"\theta_i": rope.inverse_frequencies(10), "b": 10_000, "i": torch.arange(5), "d": 10}
+    formula("rope-theta").holds(names, relations=2)
     theta = rope.inverse_frequencies(8, 100.0)
     assert theta.tolist() == pytest.approx([1.0, 100**-0.25, 0.1, 100**-0.75], abs=1e-15)  # i from 0, not 1
     assert rope.inverse_frequencies(10)[1] == pytest.approx(10_000 ** (-2 / 10))
@@ -87,8 +92,46 @@ def test_frequencies_fall_from_1_in_even_ratios():
     assert rope.angles(torch.tensor([3]), theta.float()).dtype == torch.float32
 
 
-@pytest.mark.equation("rope-complex")
-@pytest.mark.equation("rope-real")
+def placed(rotate, x, m):
+    """Vectors x (..., 10) turned as those of position m."""
+    angle = rope.angles(torch.tensor([m]), rope.inverse_frequencies(10))
+    return rotate(x.reshape(1, 1, -1, 10).transpose(1, 2), angle).transpose(1, 2).reshape(x.shape)
+
+
+def pairs(x):
+    """Neighbours as complex numbers."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+
+
+@pytest.mark.equation("rope-complex", of=rope.rotate_complex)
+@pytest.mark.equation("rope-real", of=rope.rotate_pairs)
+@pytest.mark.equation("rope-relative", of=rope.rotate_complex)
+@pytest.mark.equation("rope-order", of=(rope.rotate_halves, rope.rotate_pairs, rope.halves_order))
+def test_rotations_are_their_formulas(formula):
+    q, k = torch.randn(2, 3, 10, dtype=torch.float64)
+    m, n, theta = 50, 13, rope.inverse_frequencies(10)
+    names = {"(R_m x)_i": pairs(placed(rope.rotate_complex, q, m)), "x_i": pairs(q), r"\theta_i": theta}
+    words = r"x_i \text{ now the } i\text{-th pair, as a complex number.}"
+    formula("rope-complex").holds(names | {"m": m, "i": 1j}, apart=words)
+    ours = placed(rope.rotate_pairs, q, m)
+    for i in range(1, 5):  # theta_0 = 1 does not count
+        names = {"x'_{2i}": ours[0, 2 * i], "x'_{2i+1}": ours[0, 2 * i + 1], "m": m, r"\theta_i": theta[i]}
+        formula("rope-real").holds(names | {"x_{2i}": q[0, 2 * i], "x_{2i+1}": q[0, 2 * i + 1]})
+    names = {
+        "R_m q": placed(rope.rotate_complex, q[0], m),
+        "R_n k": placed(rope.rotate_complex, k[0], n),
+        "R_{m-n} q": placed(rope.rotate_complex, q[0], m - n),
+        "k": k[0],
+        "q_i": pairs(q[0]),
+        r"\bar k_i": pairs(k[0]).conj(),
+    }
+    sums = {r"\operatorname{Re}": torch.real, r"\sum_i": torch.sum}
+    formula("rope-relative").holds(names | sums | {"m": m, "n": n, "i": 1j, r"\theta_i": theta}, relations=2)
+    order = rope.halves_order(10)
+    halves = {r"R^{\text{halves}}_m x_\pi": placed(rope.rotate_halves, q[:, order], m)}
+    formula("rope-order").holds(halves | {r"(R^{\text{pairs}}_m x)_\pi": placed(rope.rotate_pairs, q, m)[:, order]})
+
+
 def test_complex_and_real_rotation_are_the_matrix_of_the_paper(batch):
     x, _, angle = batch
     expected = torch.empty_like(x)
@@ -102,18 +145,24 @@ def test_complex_and_real_rotation_are_the_matrix_of_the_paper(batch):
     assert (rope.rotate_halves(x, angle) - expected).abs().max() > 0.1  # the other layout
 
 
-@pytest.mark.parametrize("rotate", [rope.rotate_complex, rope.rotate_pairs, rope.rotate_halves, rope.rotate_partial])
-@pytest.mark.equation("rope-norm")
-def test_rotation_keeps_lengths_and_the_first_position(batch, rotate):
+ROTATIONS = [rope.rotate_complex, rope.rotate_pairs, rope.rotate_halves, rope.rotate_partial]
+
+
+@pytest.mark.parametrize(
+    "rotate", [pytest.param(one, marks=pytest.mark.equation("rope-norm", of=one)) for one in ROTATIONS]
+)
+def test_rotation_keeps_lengths_and_the_first_position(batch, rotate, formula):
     x, _, angle = batch
-    turned = rotate(x, angle)
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-12, atol=0)
-    torch.testing.assert_close(turned[:, :, 0], x[:, :, 0])  # position 0 is not turned
-    assert (turned - x)[:, :, 1:].abs().amax(dim=(0, 1, 3)).min() > 0.1  # every other one is
+    moved = rotate(x, angle)
+    torch.testing.assert_close(moved.norm(dim=-1), x.norm(dim=-1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(moved[:, :, 0], x[:, :, 0])  # position 0 is not turned
+    formula("rope-norm").holds(
+        {"R_m x": moved[:, :, 3], "x": x[:, :, 3], "R_0 x": placed(rotate, x[:, :, 3], 0)}, relations=2
+    )
+    assert (moved - x)[:, :, 1:].abs().amax(dim=(0, 1, 3)).min() > 0.1  # every other one is
 
 
 @pytest.mark.parametrize("rotate", [rope.rotate_complex, rope.rotate_pairs, rope.rotate_halves])
-@pytest.mark.equation("rope-relative")
 def test_scores_depend_on_the_offset_only(rotate):
     """To 1e-10 at positions up to 4,096 and to 1e-7 up to a million, in float64."""
     theta = rope.inverse_frequencies(64)
@@ -138,7 +187,6 @@ def test_scores_depend_on_the_offset_only(rotate):
     assert single > 1e-3  # float32 does not hold the bar
 
 
-@pytest.mark.equation("rope-order")
 def test_layouts_are_equal_after_reordering_features(batch):
     x, _, angle = batch
     order = rope.halves_order(10)
@@ -147,7 +195,6 @@ def test_layouts_are_equal_after_reordering_features(batch):
     assert (rope.rotate_halves(x, angle) - rope.rotate_pairs(x, angle)).abs().max() > 0.1
 
 
-@pytest.mark.equation("rope-order")
 def test_layouts_give_the_same_scores_after_permuting_weight_rows():
     """Attention of a checkpoint in Meta's layout equals transformers' kind of attention on its permuted rows."""
     x = torch.randn(2, 7, 11, dtype=torch.float64)
@@ -222,11 +269,6 @@ def test_angles_are_cast_last(dtype):
 # parity of frequencies and rotations, for each way of stretching
 
 
-@pytest.mark.equation("rope-linear")
-@pytest.mark.equation("rope-dynamic")
-@pytest.mark.equation("rope-yarn")
-@pytest.mark.equation("rope-parts")
-@pytest.mark.equation("rope-temperature")
 @pytest.mark.parametrize("name", SCALINGS)
 def test_transformers_as_it_is(name, agrees):
     """Its frequencies are float32: they agree with ours to 1e-6, and so do rotated queries and keys."""
@@ -245,7 +287,6 @@ def test_transformers_as_it_is(name, agrees):
     assert (theirs.inv_freq / slower - 1).abs().max() > 1e-4  # negative control
 
 
-@pytest.mark.equation("rope-dynamic")
 @pytest.mark.parametrize("length", [1, 64, 65, 4096])
 @pytest.mark.parametrize("name", SCALINGS)
 def test_transformers_in_float64(name, length, double, agrees):
@@ -289,7 +330,33 @@ def test_dynamic_scaling_of_transformers_remembers_the_longest_text(double):
         torch.testing.assert_close(theirs.inv_freq, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.equation("rope-linear")
+@pytest.mark.equation("rope-linear", of=rope.linear)
+@pytest.mark.equation("rope-ntk", of=rope.ntk_aware)
+@pytest.mark.equation("rope-dynamic", of=rope.dynamic_ntk)
+@pytest.mark.equation("rope-parts", of=rope.by_parts)
+@pytest.mark.equation("rope-yarn", of=rope.yarn)
+@pytest.mark.equation("rope-temperature", of=rope.yarn_magnitude)
+def test_stretching_is_its_formulas(formula):
+    """Of 32 pairs, trained on 4,096 positions, some are in each part; the text of `dynamic` is shorter or longer."""
+    theta, i, s = rope.inverse_frequencies(64), torch.arange(32), 8.0
+    formula("rope-linear").holds({r"\theta'_i": rope.linear(theta, s), r"\theta_i": theta, "s": s})
+    slower = {r"\theta'_i": rope.ntk_aware(64, s), "b'": 10_000 * 8 ** (64 / 62)}
+    formula("rope-ntk").holds(slower | {"b": 10_000, "s": s, "d": 64, "i": i}, relations=2)
+    lengths = torch.tensor([30, 64, 100, 700])
+    slowest = torch.stack([rope.dynamic_ntk(64, length, 64, 2.5)[-1] for length in lengths.tolist()])
+    formula("rope-dynamic").holds({r"s(\ell)": theta[-1] / slowest, "f": 2.5, r"\ell": lengths, "L": 64})
+    turns = 4096 * theta / (2 * math.pi)
+    keep = ((turns - 1.5) / (32 - 1.5)).clamp(0, 1)
+    names = {r"\theta'_i": rope.by_parts(theta, s, 4096, 1.5, 32.0), r"\gamma_i": keep, r"\theta_i": theta, "s": s}
+    formula("rope-parts").holds(names | {"r_i": turns, r"\alpha": 1.5, r"\beta": 32}, relations=2)
+    index = {r: 64 * math.log(4096 / (2 * math.pi * r)) / (2 * math.log(10_000)) for r in (1.5, 32)}
+    first, last = math.floor(index[32]), math.ceil(index[1.5])
+    names = {r"\theta'_i": rope.yarn(64, s, 4096, slow=1.5), r"\rho_i": ((i - first) / (last - first)).clamp(0, 1)}
+    names |= {r"\theta_i": theta, "s": s, "i": i, r"i(\alpha)": index[1.5], r"i(\beta)": index[32]}
+    formula("rope-yarn").holds(names, tolerance=1e-7, relations=2)
+    formula("rope-temperature").holds({"t": rope.yarn_magnitude(s) ** -2, "s": s})
+
+
 def test_interpolation_squeezes_positions():
     theta, positions = rope.inverse_frequencies(10), torch.arange(7)
     squeezed = rope.angles(positions / 4.0, theta)
@@ -297,7 +364,6 @@ def test_interpolation_squeezes_positions():
     assert torch.equal(rope.linear(theta, 1.0), theta)
 
 
-@pytest.mark.equation("rope-ntk")
 def test_ntk_keeps_the_fastest_pair_and_divides_the_slowest():
     theta, slower = rope.inverse_frequencies(10), rope.ntk_aware(10, 8.0)
     ratio = theta / slower
@@ -306,7 +372,6 @@ def test_ntk_keeps_the_fastest_pair_and_divides_the_slowest():
     torch.testing.assert_close(slower, rope.inverse_frequencies(10, 10_000 * 8 ** (10 / 8)), rtol=1e-14, atol=0)
 
 
-@pytest.mark.equation("rope-parts")
 def test_parts_by_turns():
     """Pairs above `high` turns stay, pairs below `low` are interpolated, the share between is even in turns."""
     theta = 2 * math.pi * torch.tensor([40.0, 33.0, 32.0, 16.5, 2.0, 1.0, 0.3], dtype=torch.float64) / 512
@@ -315,7 +380,6 @@ def test_parts_by_turns():
     torch.testing.assert_close(rope.by_parts(theta, 1.0, 512, 1.0, 32.0), theta)
 
 
-@pytest.mark.equation("rope-yarn")
 def test_yarn_ramp_is_even_in_the_index():
     """First and last pair of the ramp, found by counting turns; between them equal steps."""
     theta, trained = rope.inverse_frequencies(64), 4096
@@ -332,7 +396,6 @@ def test_yarn_ramp_is_even_in_the_index():
     assert at_once.isfinite().all()
 
 
-@pytest.mark.equation("rope-temperature")
 def test_magnitude_of_queries_and_keys_is_a_temperature_of_scores(batch):
     query, key, _ = batch
     value, theta, magnitude = torch.randn_like(query), rope.inverse_frequencies(10), rope.yarn_magnitude(8.0)
@@ -346,8 +409,8 @@ def test_magnitude_of_queries_and_keys_is_a_temperature_of_scores(batch):
 # long-range decay
 
 
-@pytest.mark.equation("rope-decay")
-def test_decay_is_a_bound_of_scores():
+@pytest.mark.equation("rope-decay", of=rope.decay_bound)
+def test_decay_is_a_bound_of_scores(formula):
     """Summation by parts: |sum h_j e^(i m theta_j)| <= max |h_j+1 - h_j| sum |S_j|, with nothing after the last h."""
     theta, distances = rope.inverse_frequencies(20), torch.tensor([0, 1, 5, 30, 200, 1000, 5000])
     partial = [[abs(sum(complex(math.cos(m * t), math.sin(m * t)) for t in theta[:j].tolist())) for j in range(1, 11)]
@@ -359,6 +422,22 @@ def test_decay_is_a_bound_of_scores():
     h = [torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())[:, 0, 0] for x in (query, key)]
     h = h[0] * h[1].conj()
     steps = (torch.cat([h[:, 1:], 0 * h[:, :1]], dim=1) - h).abs().amax(dim=1)
+    turns = torch.exp(1j * 30 * theta).cumsum(0)  # S_1 to S_10 at distance 30
+    names = {
+        r"\sum_i": torch.sum,
+        "q_i": h[0],
+        r"\bar k_i": torch.full((10,), 1.2),
+        "i": 1j,
+        "m": 30,
+        r"\theta_i": theta,
+        r"\max_i": torch.max,
+        "h_{i+1}": 1.2 * torch.cat([h[0, 1:], 0 * h[0, :1]]),
+        "h_i": 1.2 * h[0],
+        "d": 20,
+        "S_j": lambda j: turns[j - 1],
+    }
+    formula("rope-decay").holds(names)
+    assert rope.decay_bound(distances, theta)[3] == pytest.approx(turns.abs().mean().item())
     for m, bound in zip(distances.tolist(), rope.decay_bound(distances, theta), strict=True):
         turned = [rope.rotate_pairs(x, rope.angles(torch.tensor([at]), theta)) for x, at in ((query, m), (key, 0))]
         score = (turned[0] * turned[1]).sum(dim=-1)[:, 0, 0].abs()
@@ -366,9 +445,11 @@ def test_decay_is_a_bound_of_scores():
         assert not (score <= 0.02 * steps * 10 * bound).all()  # far smaller, it would be none
 
 
-@pytest.mark.equation("rope-mean-cosine")
-def test_mean_cosine_is_the_score_of_equal_ones():
+@pytest.mark.equation("rope-mean-cosine", of=rope.mean_cosine)
+def test_mean_cosine_is_the_score_of_equal_ones(formula):
     theta, distances = rope.inverse_frequencies(20), torch.tensor([0, 1, 5, 30, 200, 1000, 5000])
+    names = {"c(m)": rope.mean_cosine(distances, theta), "d": 20, "m": distances}
+    formula("rope-mean-cosine").holds(names | {r"\theta_i": lambda i: theta[i], "i": range(10)})
     ones = torch.ones(1, 1, 7, 20, dtype=torch.float64)
     score = (rope.rotate_pairs(ones, rope.angles(distances, theta)) * ones).sum(dim=-1)[0, 0] / 20
     torch.testing.assert_close(rope.mean_cosine(distances, theta), score)
@@ -379,11 +460,21 @@ def test_mean_cosine_is_the_score_of_equal_ones():
 # attention
 
 
-@pytest.mark.equation("rope-attention")
-def test_attention_is_a_softmax_over_turned_past_keys(batch):
+@pytest.mark.equation("rope-attention", of=rope.Rope)
+def test_attention_is_a_softmax_over_turned_past_keys(batch, formula):
     query, key, _ = batch
     value, theta = torch.randn(2, 3, 7, 10, dtype=torch.float64), rope.inverse_frequencies(10)
     ours = rope.Rope(theta)(query, key, value)
+    m, q, k, v = 4, query[1, 2, 4], key[1, 2], value[1, 2]
+    names = {
+        "o_m": ours[1, 2, m],
+        "R_{m-n} q_m": lambda n: placed(rope.rotate_halves, q, m - n),
+        "R_{m-j} q_m": lambda j: placed(rope.rotate_halves, q, m - j),
+        "k_n": lambda n: k[n],
+        "k_j": lambda j: k[j],
+        "v_n": lambda n: v[n],
+    }
+    formula("rope-attention").holds(names | {"d": 10, "m": m, "n": range(7), "j": range(7)})
     for m in range(7):
         scores = []
         for n in range(m + 1):
@@ -417,8 +508,20 @@ def test_a_text_moved_as_a_whole_changes_nothing(batch):
     torch.testing.assert_close(rope.Rope(theta)(query, key, value), moved)
 
 
+@pytest.mark.equation("rope-alibi", of=rope.Alibi)
+def test_alibi_is_its_formula(formula):
+    """Scores are read off the weights of keys, against that of the first key: a softmax forgets a constant."""
+    query, key = torch.randn(2, 1, 4, 7, 10, dtype=torch.float64)
+    weights = rope.Alibi(4)(query, key, torch.eye(7).double().expand(1, 4, 7, 7))[0]
+    h, m, n = 3, 5, torch.arange(6)
+    product = key[0, h - 1, :6] @ query[0, h - 1, m]
+    first = product[0] / math.sqrt(10) - 2 ** (-8 * h / 4) * m
+    score = first + (weights[h - 1, m, :6] / weights[h - 1, m, 0]).log()
+    names = {r"\text{score}_{mn}": score, r"\langle q_m, k_n \rangle": product}
+    formula("rope-alibi").holds({"d": 10, "h": h, "H": 4, "m": m, "n": n} | names, tolerance=1e-6)
+
+
 @pytest.mark.parametrize("heads", [4, 8])
-@pytest.mark.equation("rope-alibi")
 def test_alibi_equals_bloom(heads, agrees):
     query, key, value = torch.randn(3, 2, heads, 7, 10, dtype=torch.float64)
     bias = build_alibi_tensor(torch.ones(2, 7), heads, torch.float64).view(2, heads, 1, 7)
@@ -626,3 +729,36 @@ WRONG = {
 def test_wrong_input_is_refused(name):
     with pytest.raises(ValueError, match="expected"):
         WRONG[name]()
+
+
+# what the page says about other models of transformers, and about angles that were never met
+
+
+def test_library_shares_of_a_head_that_turn():
+    """GPT-NeoX a quarter, Phi-1 a half (transformers' defaults for them); two fifths are for Phi-2's file to say."""
+    assert GPTNeoXConfig().rope_parameters["partial_rotary_factor"] == 0.25
+    assert PhiConfig().rope_parameters["partial_rotary_factor"] == 0.5
+
+
+@pytest.mark.parametrize("rotate", [gptj.rotate_every_two, glm.rotate_half])
+def test_library_gptj_and_glm_pair_neighbours(rotate):
+    """Llama pairs the halves."""
+    x = torch.arange(8.0).view(1, 1, 1, 8)
+    assert rotate(x).flatten().tolist() == [-1, 0, -3, 2, -5, 4, -7, 6]
+    assert llama.rotate_half(x).flatten().tolist() == [-4, -5, -6, -7, 0, 1, 2, 3]
+
+
+def test_pairs_that_go_round_in_128_positions():
+    for base, count in ((10_000, 6), (100, 11), (25, 15), (24, 16)):
+        assert (128 * rope.inverse_frequencies(32, base) >= 2 * math.pi).sum() == count
+
+
+def test_first_unknown_angles_of_ntk_aware_scaling():
+    """Of the pairs that do not go round in 128 positions, 6 to 14 meet one before 1,024, at 128 * 8**(i / 15)."""
+    known, theta = 128 * rope.inverse_frequencies(32), rope.ntk_aware(32, 8.0)
+    first = known / theta
+    short = known < 2 * math.pi
+    assert short.nonzero().flatten().tolist() == list(range(6, 16))
+    torch.testing.assert_close(first, 128 * 8 ** (torch.arange(16, dtype=torch.float64) / 15))
+    assert (first[6:15] < 1023).all() and first[15] > 1023.9
+    assert round(first[6].item()) == 294 and round(first[14].item()) == 891

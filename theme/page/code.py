@@ -1,0 +1,138 @@
+"""Printed code is tested code: sections of modules, fences of pages and their includes, and what is wrong with them."""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from theme.page.pages import INCLUDE, Page, posts, python_blocks
+from theme.page.source import once_per_version, place
+
+OPENING = re.compile(r"```(python|python fold|text|bash|bibtex)")
+MARK = re.compile(r"\s*# --8<-- \[(start|end):([a-z][a-z0-9-]*)\]")
+ANY_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
+
+
+def sections(root: Path) -> tuple[dict[tuple[str, str], tuple[int, int]], list[str]]:
+    """Lines of each section of snippets by (path, name), and problems: malformed, unclosed, twice."""
+    found, problems = {}, []
+    for path in sorted((root / "snippets").rglob("*.py")):
+        name, opened = path.relative_to(root).as_posix(), {}
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            mark = MARK.fullmatch(line)
+            if mark is None:
+                if "8<" in line:
+                    mend = "A mark has its line to itself: # --8<-- [start:name]"
+                    problems.append(f"{name}:{number}: {line.strip()!r} is no mark of a section. {mend}")
+                continue
+            kind, section = mark.groups()
+            if kind == "start" and (section in opened or (name, section) in found):
+                problems.append(f"{name}:{number}: section {section} begins twice. Give the second another name")
+            elif kind == "start":
+                opened[section] = number
+            elif section not in opened:
+                mend = f"Add # --8<-- [start:{section}] above it"
+                problems.append(f"{name}:{number}: section {section} ends here but never began. {mend}")
+            else:
+                found[name, section] = opened.pop(section), number
+        for section, number in opened.items():
+            mend = f"Add # --8<-- [end:{section}]"
+            problems.append(f"{name}:{number}: section {section} is never closed. {mend}")
+            found[name, section] = number, number
+    return found, problems
+
+
+def fences(root: Path) -> list[str]:
+    """Fences that no runner sees, Python that is no include, and includes that would be printed as they stand."""
+    return [problem for page in posts(root) for problem in fence_problems(page.path, root)]
+
+
+def fence_problems(path: Path, root: Path) -> Iterator[str]:
+    opened, kind, lines = "", "", 0
+    for number, line in enumerate([*path.read_text(encoding="utf-8").split("\n"), None], 1):
+        here = place(path, root, number)
+        if line is None:
+            if opened:
+                yield f"{opened}: this fence is never closed. End the block with a line ```"
+        elif opened and line == "```":
+            if kind.startswith("python") and lines != 1:
+                yield f'{opened}: a python block is one include, given {lines} lines. Write --8<-- "module:section"'
+            opened = kind = ""
+        elif not opened and ANY_FENCE.match(line):
+            match = OPENING.fullmatch(line)
+            if match is None:
+                mend = "Write ```python, ```python fold, ```text, ```bash or ```bibtex at the beginning of the line"
+                yield f"{here}: no runner and no test sees the fence {line!r}. {mend}"
+            opened, kind, lines = here, match[1] if match else "other", 0
+        elif opened and ANY_FENCE.match(line):
+            yield f"{here}: the fence {line!r} inside a block closes nothing. End the block with a line ```"
+        else:
+            lines = lines + 1 if opened else 0
+            if "8<" in line:
+                if not INCLUDE.fullmatch(line):
+                    mend = 'Write it with quotes, alone on its line, without spaces around: --8<-- "snippets/x.py:name"'
+                    yield f"{here}: {line!r} is no include of a section. {mend}"
+                elif not kind.startswith("python"):
+                    yield f"{here}: this include is in no python block. Put it between ```python and ```"
+            elif kind.startswith("python"):
+                yield f"{here}: {line!r} is typed on the page. Include a section of a module instead"
+
+
+@once_per_version
+def _imports_of_ours(path: Path) -> list[int]:
+    """The lines of a module that import from snippets."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [f"{'.' * node.level}{node.module or ''}"] if isinstance(node, ast.ImportFrom) else []
+        found += [node.lineno] if any(re.match(r"snippets\b|\.", one) for one in names) else []
+    return found
+
+
+def includes(root: Path) -> list[str]:
+    """Includes of sections that do not exist, sections that no page shows, and imports of ours that one would show."""
+    have, problems = sections(root)
+    used = set()
+    for page in posts(root):
+        for match in INCLUDE.finditer(page.text):
+            wanted = match["path"], match["section"]
+            used.add(wanted)
+            if wanted not in have:
+                near = difflib.get_close_matches(wanted[1], [name for path, name in have if path == wanted[0]], n=1)
+                mend = f"Write {near[0]}" if near else "Mark the section in the module"
+                line = page.first_line + page.text.count("\n", 0, match.start())
+                problems.append(f"{place(page.path, root, line)}: {wanted[0]} has no section {wanted[1]}. {mend}")
+    for (path, name), (first, last) in have.items():
+        if (path, name) not in used:
+            problems.append(f"{path}:{first}: no page shows the section {name}. Include it, or remove its marks")
+        elif found := [line for line in _imports_of_ours(root / path) if first <= line <= last]:
+            mend = "Move it out of the section, and include the sections that it imports"
+            problems += [f"{path}:{line}: a page would show this import of our own code. {mend}" for line in found]
+    return problems
+
+
+def unseen_blocks(root: Path) -> list[str]:
+    """Pages whose Python fences are not all among the blocks that run."""
+    problems = []
+    have, _ = sections(root)
+    for page in posts(root):
+        if any(include not in have for include in page.includes) or any(fence_problems(page.path, root)):
+            continue  # other checks say so
+        written = len(re.findall(r"^```python(?: fold)?$", page.text, re.M))
+        run = len(python_blocks(page, root))
+        if written != run:
+            mend = "Remove comments of pytest-codeblocks, and ``` inside of docstrings"
+            problems.append(f"{place(page.path, root, 1)}: {written} python fences, but {run} blocks run. {mend}")
+    return problems
+
+
+def programs_import(page: Page, root: Path) -> set[str]:
+    """The top-level packages that a page's program imports."""
+    found = set()
+    for node in ast.walk(ast.parse("\n\n".join(python_blocks(page, root)))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." * node.level + (node.module or "").partition(".")[0])
+    return found
