@@ -246,11 +246,21 @@ def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tenso
     return x
 
 
+def ddpm_step_clipped_large(
+    schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor
+) -> Tensor:
+    """The clipped step with the larger variance beta: the paper's on CIFAR-10, `fixed_large` in diffusers."""
+    mean = ddpm_step_clipped(schedule, xt, t, eps, torch.zeros_like(noise))  # (B, C, H, W) without noise
+    variance = schedule.beta * (schedule.beta_tilde > 0)  # (T,) beta, and still none at t = 0
+    x = mean + schedule.at(variance, t, xt).sqrt() * noise  # (B, C, H, W) a little more noise at each step
+    return x
+
+
 @torch.no_grad()
 def sample_ddpm(
     model: nn.Module, schedule: NoiseSchedule, xt: Tensor, generator: torch.Generator, step: Callable
 ) -> Iterator[Tensor]:
-    """Algorithm 2: yield noise xt (B, C, H, W), then the images after each step, one of the two above."""
+    """Algorithm 2: yield noise xt (B, C, H, W), then the images after each step, one of the three above."""
     yield xt
     for level in reversed(range(schedule.num_steps)):
         t = torch.full(xt.shape[:1], level, device=xt.device)  # (B,) all images at the same level

@@ -648,3 +648,328 @@ def test_wrong_levels_and_images_are_refused(call):
 def test_wrong_settings_are_refused(call, given):
     with pytest.raises(ValueError, match=given):
         call()
+
+
+# the clipped step with the larger variance
+
+
+def test_the_large_clipped_step_equals_diffusers(schedule, agrees):
+    theirs = diffusers_ddpm(True)
+    theirs.variance_type = "fixed_large"
+    theirs.register_to_config(variance_type="fixed_large")
+    for level in (0, 1, 17, T - 1):
+        xt = 2 * torch.randn(5, 3, 4, 6, dtype=torch.float64)
+        eps, t = torch.randn_like(xt), torch.full((5,), level)
+        noise = torch.randn(xt.shape, generator=torch.Generator().manual_seed(level), dtype=xt.dtype)
+        out = theirs.step(eps, level, xt, generator=torch.Generator().manual_seed(level)).prev_sample
+        ours = ddpm.ddpm_step_clipped_large(schedule, xt, t, eps, noise)
+        agrees(ours, out, "diffusers.DDPMScheduler", 1e-10)
+        if level == 1:  # the last step adds no noise, whatever the variance; at later levels they are near each other
+            assert (ddpm.ddpm_step_clipped(schedule, xt, t, eps, noise) - out).abs().max() > 1e-2
+    quiet = ddpm.ddpm_step_clipped_large(schedule, xt, torch.zeros(5, dtype=torch.long), eps, 0 * noise)
+    assert torch.equal(ddpm.ddpm_step_clipped_large(schedule, xt, torch.zeros(5, dtype=torch.long), eps, noise), quiet)
+
+
+# the step back without knowing x0, and the bound
+
+
+def on_a_line(schedule, level: int, means, deviation: float):
+    """q(x_level) on a fine grid, for one pixel that is one of the means, blurred; -1 is the clean pixel."""
+    line = torch.linspace(-6, 6, 40_001, dtype=torch.float64)
+    kept = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])[level + 1]
+    spread = (kept * deviation**2 + 1 - kept).sqrt()
+    density = torch.distributions.Normal(kept.sqrt() * torch.tensor(means, dtype=torch.float64), spread)
+    return line, density.log_prob(line[:, None]).exp().mean(1)
+
+
+def moments(line, density):
+    """Mean and variance of a density on a grid, up to its factor."""
+    density = density / torch.trapezoid(density, line)
+    mean = torch.trapezoid(density * line, line)
+    return mean, torch.trapezoid(density * (line - mean) ** 2, line)
+
+
+@pytest.mark.equation("ddpm-true-variance")
+@pytest.mark.parametrize("means, deviation", [((-1.0, 1.0), 0.1), ((0.0,), 1.0), ((0.4,), 1e-2)])
+def test_doubt_about_x0_widens_the_step_back(schedule, means, deviation):
+    """Var(x_{t-1} | x_t), integrated on a grid, against beta_tilde plus the weighted variance of x_0 given x_t."""
+    t, seen = 17, 0.3
+    keep, add = (1 - schedule.beta[t]).sqrt(), schedule.beta[t].sqrt()
+    line, before = on_a_line(schedule, t - 1, means, deviation)
+    _, true = moments(line, before * torch.distributions.Normal(keep * line, add).log_prob(torch.tensor(seen)).exp())
+    line, clean = on_a_line(schedule, -1, means, deviation)
+    jump = torch.distributions.Normal(schedule.signal[t] * line, schedule.noise[t])
+    _, doubt = moments(line, clean * jump.log_prob(torch.tensor(seen)).exp())
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    weight = ddpm.posterior_mean(schedule, one, 0 * one, torch.tensor([t]))  # the factor of x_0 in the mean
+    torch.testing.assert_close((schedule.beta_tilde[t] + weight.squeeze() ** 2 * doubt), true, rtol=1e-6, atol=0)
+    if means == (0.0,):  # Gaussian noise of variance 1: beta
+        torch.testing.assert_close(true, schedule.beta[t], rtol=1e-6, atol=0)
+    if deviation == 1e-2:  # nearly a single point: beta_tilde
+        torch.testing.assert_close(true, schedule.beta_tilde[t], rtol=1e-3, atol=0)
+        assert abs(true / schedule.beta[t] - 1) > 0.03
+
+
+@pytest.mark.equation("ddpm-terms")
+def test_the_bound_is_the_sum_of_its_three_kinds_of_terms():
+    """For one pixel, three levels and a step linear in x_t, both sides and -log p(x_0) itself can be computed."""
+    schedule = ddpm.NoiseSchedule(torch.tensor([0.1, 0.2, 0.4]))
+    normal, one = torch.distributions.Normal, torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    slope, offset, deviation = [0.95, 0.8, 0.7], [0.05, 0.2, 0.1], [0.3, 0.25, 0.5]  # of the model's steps
+    x0 = 0.7 * one
+
+    def model(t, xt):
+        return normal(slope[t] * xt + offset[t], deviation[t])
+
+    generator = torch.Generator().manual_seed(0)
+    count = 400_000
+    path = [x0.expand(count, 1, 1, 1)]
+    ratio = torch.zeros(count, dtype=torch.float64)
+    for t in range(3):  # left side: walk up from x_0, and weigh each path
+        eps = torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
+        level = torch.full((count,), t)
+        path.append(ddpm.q_step(schedule, path[-1], level, eps))
+        forward = normal(ddpm.q_step(schedule, path[-2], level, 0 * eps), schedule.beta[t].sqrt())
+        ratio += (forward.log_prob(path[-1]) - model(t, path[-1]).log_prob(path[-2])).flatten()
+    ratio -= normal(0.0, 1.0).log_prob(path[-1]).flatten()
+    left, error = ratio.mean(), ratio.std() / count**0.5
+
+    last = normal(schedule.signal[-1] * x0, schedule.noise[-1])
+    right = torch.distributions.kl_divergence(last, normal(0 * one, one)).squeeze()  # the start
+    for t in (1, 2):  # the steps, with x_t jumped to
+        level = torch.full((count,), t)
+        eps = torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
+        xt = ddpm.q_sample(schedule, x0.expand(count, 1, 1, 1), level, eps)
+        posterior = normal(ddpm.posterior_mean(schedule, x0, xt, level), schedule.beta_tilde[t].sqrt())
+        right = right + torch.distributions.kl_divergence(posterior, model(t, xt)).mean()
+    eps = torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
+    first = ddpm.q_sample(schedule, x0.expand(count, 1, 1, 1), torch.zeros(count, dtype=torch.long), eps)
+    finish = -model(0, first).log_prob(x0).mean()
+    torch.testing.assert_close(left, right + finish, rtol=0, atol=float(6 * error))
+    assert abs(left - right) > 20 * error  # without the finish it is another number
+    mean, variance = 0.0, 1.0  # the model's own x_0 is Gaussian
+    for t in (2, 1, 0):
+        mean, variance = slope[t] * mean + offset[t], slope[t] ** 2 * variance + deviation[t] ** 2
+    surprise = -normal(torch.tensor(mean), torch.tensor(variance).sqrt()).log_prob(x0.float()).squeeze()
+    assert left - 6 * error > surprise  # it is a bound, and no tight one
+
+
+def data_points() -> torch.Tensor:
+    """Five clean images (5, 2, 1, 1): what q is made of in the next tests."""
+    return torch.tensor([[-1.0, 0.2], [0.6, -0.7], [0.9, 0.8], [-0.3, 0.5], [0.1, -0.1]]).double()[:, :, None, None]
+
+
+def best_answer(schedule, xt, t):
+    """E[eps | x_t] for images x_t (B, 2, 1, 1), where x_0 is one of the five points: each one's eps, weighted."""
+    each = torch.stack([ddpm.eps_from_x0(schedule, xt, t, x0.expand_as(xt)) for x0 in data_points()])
+    weight = (-each.square().sum((2, 3, 4)) / 2).softmax(0)  # how well each point fits x_t
+    return (weight[:, :, None, None, None] * each).sum(0)
+
+
+@pytest.mark.equation("ddpm-score")
+def test_the_expected_noise_is_the_score(schedule):
+    """E[eps | x_t] against the gradient of log q(x_t), which autograd takes of the mixture's density."""
+    xt = torch.randn(7, 2, 1, 1, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0, 1, 5, 17, 25, 30, T - 1])
+    signal, noise = (schedule.pick(table, t, xt) for table in (schedule.signal, schedule.noise))
+    component = torch.distributions.Normal(signal * data_points()[:, None], noise).log_prob(xt).sum((2, 3, 4))  # (5, 7)
+    (score,) = torch.autograd.grad(component.logsumexp(0).sum(), xt)
+    torch.testing.assert_close(best_answer(schedule, xt.detach(), t), -noise * score)
+    assert (best_answer(schedule, xt.detach(), t) - noise * score).abs().max() > 0.1  # the sign matters
+
+
+@pytest.mark.equation("ddpm-optimum")
+def test_the_loss_splits_into_what_can_be_learnt_and_what_cannot(schedule):
+    class Wrong(nn.Module):
+        """The best answer, and something on top."""
+
+        def forward(self, xt, t):
+            self.asked = xt, t
+            return best_answer(schedule, xt, t) + 0.3 * xt.sin() + 0.1
+
+    model, count = Wrong(), 200_000
+    x0 = data_points().repeat(count // 5, 1, 1, 1)
+    loss = ddpm.ddpm_loss(model, schedule, x0, torch.Generator().manual_seed(0))
+    xt, t = model.asked
+    eps, best = ddpm.eps_from_x0(schedule, xt, t, x0), best_answer(schedule, xt, t)
+    learnt, left = (model(xt, t) - best).square(), (eps - best).square()
+    error = (2 * (eps - best) * (best - model(xt, t))).std() / (2 * count) ** 0.5  # of the part that averages to 0
+    torch.testing.assert_close(loss, learnt.mean() + left.mean(), rtol=0, atol=float(5 * error))
+    assert left.mean() > 0.1 and learnt.mean() > 10 * error  # both parts are there
+
+
+# what the page says
+
+
+SECTION = re.compile(r"^## By hand, for one pixel\n(.*?)^## ", re.M | re.S)
+
+
+@pytest.mark.claim("ddpm-by-hand")
+def test_the_worked_example_is_what_the_code_computes():
+    """Every number of the table, from the page's code; each has to stand there in these digits."""
+    table = SECTION.search((ROOT / "docs/posts/Diffusion.md").read_text(encoding="utf-8"))[1]
+    schedule = ddpm.NoiseSchedule(torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64))
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    t, first, clean = torch.tensor([1]), torch.tensor([0]), torch.tensor([-1])
+    eps, answer, zero = -0.5 * one, -0.4 * one, 0 * one
+    xt = ddpm.q_sample(schedule, one, t, eps)
+    x0 = ddpm.x0_from_eps(schedule, xt, t, answer)
+    mean = ddpm.posterior_mean(schedule, x0, xt, t)
+    torch.testing.assert_close(mean, ddpm.ddpm_step(schedule, xt, t, answer, zero))
+    variance = schedule.beta_tilde[1]
+    weight = 0.2**2 / (2 * variance * 0.8 * (1 - 0.72))
+    rows = {
+        "the tables": [f"{a:.3g}" for a in schedule.alpha_bar],
+        "how much signal": [schedule.signal[1], schedule.noise[1]],
+        "noise it": [xt],
+        "the network answers": [f"{(eps - answer).square().item():.2f}"],
+        "the implied picture": [x0],
+        "the variance": [variance],
+        "DDPM, through": [
+            ddpm.posterior_mean(schedule, one, zero, t),
+            ddpm.posterior_mean(schedule, zero, one, t),
+            mean,
+        ],
+        "DDPM, as": [mean],
+        "and fresh noise": [ddpm.ddpm_step(schedule, xt, t, answer, one)],
+        "DDIM to level 1": [ddpm.ddim_step(schedule, xt, t, first, answer, 0.0, zero)],
+        "DDIM to the clean": [ddpm.ddim_step(schedule, xt, t, clean, answer, 0.0, zero)],
+        "the step's term": [f"{weight:.2f}", weight * (eps - answer).square()],
+    }
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    assert len(lines) == len(rows) + 2  # the heading and the rule
+    for name, numbers in rows.items():
+        (line,) = (line for start, line in lines.items() if start.startswith(name))
+        for number in numbers:
+            text = number if isinstance(number, str) else f"{number.item():.4f}"
+            assert text in line, f"{text} is not in: {line}"
+
+
+@pytest.mark.claim("ddpm-precision")
+def test_low_precision_loses_the_clean_end():
+    """1 - alpha_bar at the first level: float32 keeps three digits less than for a number of its size."""
+    exact = ddpm.linear_beta()[0]
+    single = 1 - (1 - exact).float()
+    lost = abs(single.double() - exact) / exact
+    assert 1e-5 < lost < 1e-3  # a float32 is good to 6e-8
+    assert 1 - (1 - exact).to(torch.bfloat16) == 0
+
+
+@pytest.mark.claim("ddpm-variances-near")
+def test_the_two_variances_differ_at_the_clean_end_only():
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    far = schedule.beta_tilde < 0.9 * schedule.beta
+    count = json.loads((ROOT / "docs/results/Diffusion.json").read_text())["values"]["variance"]["far_levels"]
+    assert far[:count].all() and not far[count:].any()
+
+
+@pytest.mark.claim("ddpm-fresh-noise")
+def test_a_step_adds_more_noise_than_it_takes_off():
+    """At all but the last two of the thousand steps; the mean alone narrows noise of variance 1, and both keep it."""
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    one, zero = torch.ones(1000, 1, 1, 1, dtype=torch.float64), torch.zeros(1000, 1, 1, 1, dtype=torch.float64)
+    levels = torch.arange(1000)
+    taken = -ddpm.ddpm_step(schedule, zero, levels, one, zero).flatten()  # the factor of the predicted noise
+    added = ddpm.ddpm_step(schedule, zero, levels, zero, one).flatten()  # the factor of the fresh noise
+    assert (added[2:] > taken[2:]).all() and (added[:2] < taken[:2]).all()
+    answer = schedule.noise[:, None, None, None] * one  # E[eps | x_t = 1], if x_0 is Gaussian noise of variance 1
+    kept = ddpm.ddpm_step(schedule, one, levels, answer, zero).flatten() ** 2
+    assert (kept < 1).all()
+    torch.testing.assert_close((kept + added**2)[100:], torch.ones(900, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+@pytest.mark.claim("ddpm-learned-range")
+def test_diffusers_learned_range_lies_between_the_two_logarithms(agrees):
+    """The second half of the channels says where; -1 is beta_tilde, 1 is beta."""
+    schedule, level = ddpm.NoiseSchedule(ddpm.linear_beta()), 5
+    theirs = DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    xt, eps = torch.randn(2, 5, 3, 4, 6)
+    where = torch.rand(5, 3, 4, 6) * 2 - 1
+    out, quiet = (
+        theirs.step(torch.cat([eps, where], 1), t, xt, generator=torch.Generator().manual_seed(0)) for t in (level, 0)
+    )
+    noise = torch.randn(xt.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.full((5,), level)
+    share = (where + 1) / 2
+    log = share * schedule.beta[level].log() + (1 - share) * schedule.beta_tilde[level].log()
+    ours = ddpm.ddpm_step(schedule, xt, t, eps, torch.zeros_like(xt)) + (log / 2).exp() * noise
+    agrees(ours, out.prev_sample, "diffusers.DDPMScheduler", 2e-3)
+    assert (ddpm.ddpm_step(schedule, xt, t, eps, noise) - out.prev_sample).abs().max() > 3e-3
+
+
+@pytest.mark.claim("ddpm-rescaled")
+def test_adam_does_not_notice_a_rescaled_loss():
+    schedule, x0 = ddpm.NoiseSchedule(ddpm.linear_beta()), digits()[0][:200]
+
+    def moved(optimizer, factor: float, **settings) -> torch.Tensor:
+        """How far each weight comes in 25 steps on the loss times a factor."""
+        torch.manual_seed(0)
+        model = UNet(1, (8, 16), groups=4)
+        start = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        steps, generator = optimizer(model.parameters(), **settings), torch.Generator().manual_seed(0)
+        for _ in range(25):
+            loss = factor * ddpm.ddpm_loss(model, schedule, x0, generator)
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+        return nn.utils.parameters_to_vector(model.parameters()).detach() - start
+
+    adam = moved(torch.optim.Adam, 1, lr=2e-3)
+    far = adam.norm()
+    assert (moved(torch.optim.Adam, 64, lr=2e-3) - adam).norm() < 0.05 * far  # the sum over 64 pixels
+    assert (moved(torch.optim.Adam, 1, lr=16e-3) - adam).norm() > far  # another learning rate
+    plain = moved(torch.optim.SGD, 1, lr=1e-3)
+    rescaled = moved(torch.optim.SGD, 64, lr=1e-3 / 64)
+    torch.testing.assert_close(plain, rescaled, rtol=1e-3, atol=1e-6)  # there it is the learning rate
+    assert moved(torch.optim.SGD, 64, lr=1e-3).norm() > 10 * plain.norm()
+
+
+@pytest.mark.claim("ddpm-range")
+def test_pixels_from_0_to_1_halve_the_picture():
+    x0 = digits()[0]
+    there = (x0 + 1) / 2
+    torch.testing.assert_close(there.var(), x0.var() / 4)
+    assert there.min() == 0 and there.max() == 1
+
+
+@pytest.mark.claim("ddpm-clip-default")
+def test_diffusers_clips_by_default_and_takes_the_smaller_variance(agrees):
+    """Its default scheduler is ddpm_step_clipped; two settings turn it into the other two."""
+    config = DDPMScheduler().config
+    assert config.clip_sample is True and config.variance_type == "fixed_small"
+    schedule, generator = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.Generator().manual_seed(0)
+    xt = 2 * torch.randn(5, 3, 4, 6, generator=generator)
+    eps = torch.randn(xt.shape, generator=generator)
+    settings = {"ddpm_step_clipped": {}, "ddpm_step_clipped_large": {"variance_type": "fixed_large"}}
+    settings |= {"ddpm_step": {"clip_sample": False}}
+    for name, setting in settings.items():
+        for level in (0, 1, 300, 999):
+            noise = torch.randn(xt.shape, generator=torch.Generator().manual_seed(level))
+            theirs = DDPMScheduler(**setting).step(eps, level, xt, generator=torch.Generator().manual_seed(level))
+            for other in settings:
+                ours = getattr(ddpm, other)(schedule, xt, torch.full((5,), level), eps, noise)
+                if other == name:
+                    agrees(ours, theirs.prev_sample, "diffusers.DDPMScheduler", 2e-3)  # its tables are float32
+                elif level == 1:
+                    assert (ours - theirs.prev_sample).abs().max() > 5e-3, (name, other)
+
+
+@pytest.mark.claim("ddpm-leading")
+def test_diffusers_counts_up_by_default():
+    """From 980 with 50 steps and 800 with 5; "trailing" is the page's choice."""
+    for count, first in ((50, 980), (5, 800)):
+        theirs = DDIMScheduler()
+        theirs.set_timesteps(count)
+        assert theirs.config.timestep_spacing == "leading" and theirs.timesteps[0] == first
+        theirs = DDIMScheduler(timestep_spacing="trailing")
+        theirs.set_timesteps(count)
+        schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+        assert theirs.timesteps.tolist() == ddpm.ddim_levels(schedule, count)[:-1]
+
+
+@pytest.mark.claim("ddpm-half-noise")
+def test_half_precision_noise_is_other_noise():
+    for dtype in (torch.bfloat16, torch.float16):
+        full = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+        half = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=dtype)
+        assert (half.float() - full.to(dtype).float()).abs().max() > 1
