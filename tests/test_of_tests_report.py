@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from bs4 import BeautifulSoup
 
 from tests import shapes
@@ -13,8 +14,6 @@ from theme.page.pages import ROOT, Page, posts
 
 def test_every_test_starts_from_the_same_numbers():
     import random
-
-    torch = pytest.importorskip("torch")
 
     assert (random.random(), torch.rand(()).item()) == (pytest.approx(0.8444218515), pytest.approx(0.4962565899))
 
@@ -81,10 +80,9 @@ def test_the_report_counts_what_is_on_the_page(tmp_path):
     for name in (*report.TESTED, "snippets/blocks"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     text = "---\nmodule: snippets/a.py\n---\n$$x\\label{x}$$\n$$y\\label{y}$$\n$$z\\label{z}$$\n\n"
-    text += '```python\n--8<-- "snippets/blocks/b.py:b"\n```\n\nA. {{ claim: a-b }} B. {{ claim: b-c }} `{{ claim: c }}`\n\n'
-    text += (
-        '```python solution\n--8<-- "snippets/exercises/a.py:exercise-2"\n```\n\n```diff tests/x.py::test\n- a\n```\n'
-    )
+    text += '```python\n--8<-- "snippets/blocks/b.py:b"\n```\n\n'
+    text += "A. {{ claim: a-b }} B. {{ claim: b-c }} `{{ claim: c }}`\n\n```diff tests/x.py::test\n- a\n```\n\n"
+    text += '```python solution\n--8<-- "snippets/exercises/a.py:exercise-2"\n```\n'
     (tmp_path / "docs/posts/A.md").write_text(text)
     (tmp_path / "snippets/blocks/b.py").write_text("x\n# --8<-- [start:b]\nx\nx\n# --8<-- [end:b]\nx\n")
     near, far = ({"name": "o", "difference": d, "tolerance": 1.0} for d in (0.1, 0.3))

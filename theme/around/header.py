@@ -95,10 +95,11 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     list_ = "".join(
         f'<div><dt><a href="{meaning}#{anchor}">{name}</a></dt><dd>{text}</dd></div>' for anchor, name, text in rows
     )
+    day = written(date.fromisoformat(report["date"]))
     return (
         '<section class="verified-details" aria-labelledby="verified" data-search-exclude="true">'
         '<h2 id="verified">Verified</h2>'
-        f"<p>By the run of all tests on {written(date.fromisoformat(report['date']))}, on these very files.</p>"
+        f"<p>By a run of all tests on {day}, on these very files.</p>"
         f"<dl>{list_}</dl></section>"
     )
 
