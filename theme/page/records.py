@@ -48,7 +48,7 @@ def blocks(post: Page, root: Path, url: str) -> dict[str, str]:
     record = load(root, post.key)
     if record is None:
         return {"program": f"<p>No run is recorded. Run: make record POST={post.key}</p>"}
-    text = html.escape(record["printed"].strip("\n"), quote=False)
+    text = html.escape("\n".join(record["printed"]), quote=False)
     shown = ""
     for name in record["pictures"]:
         path, alt = picture(root, post.key, name), html.escape(alternative_text(post, record, name))
