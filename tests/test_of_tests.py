@@ -549,6 +549,17 @@ def test_a_wrong_shape_comment_and_a_broken_program_fail_the_suite(tree):
     assert not (tree / report.REPORT).exists()
 
 
+def test_a_wrong_docstring_and_ours_against_ours_fail_the_suite(tree):
+    replace(tree, TOY, '"""Twice x."""', '"""Twice x (D, B, 1)."""')
+    ours = TEST.replace("torch.add(x, x), oracle", "double(x).clone(), oracle")
+    ours = re.sub(r"@pytest.*\n", "", ours).replace(", formula", "").partition("    formula")[0]
+    write(tree, "tests/snippets/test_ours.py", ours)
+    status, output = suite(tree, "tests/snippets")
+    assert status == 1
+    assert told(output, "snippets/toy.py:14: x is (3, 2), the docstring says (D, B, 1). Correct the docstring"), output
+    assert told(output, "AssertionError: no code of torch.add ran. Compute theirs with it, in the test or in"), output
+
+
 def test_shape_comments_that_no_test_proves_fail_the_suite(tree):
     more = "    if len(y) > 99:\n        y = y[:99]  # (99, D)\n    z = y.T\n    s = y @ y.T  # (B, B)\n"
     replace(tree, TOY, "    return y\n", f"{more}    w = y[:2]  # (2, D)\n    return y\n")

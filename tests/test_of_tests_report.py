@@ -114,7 +114,7 @@ def test_the_panel_is_one_line_that_leads_to_details_that_lead_to_what_they_mean
     line = BeautifulSoup(header.verified("LLM/ROPE", REPORT, url), "html.parser").p
     assert line.get_text() == (
         "Verified 25 November 2026: 1,200 tests, 2 equations, 1 pinned equation, 40 shape comments, 5 exercises, "
-        "1 breakage. Details"
+        "1 planted fault. Details"
     )
     lab = {"date": "2026-11-23", "rechecked": "2026-11-24"}
     end = header.verified_details("LLM/ROPE", REPORT, url, lab, {"date": "2026-11-22"})

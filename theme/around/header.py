@@ -59,8 +59,8 @@ def _counts(found: dict) -> list[tuple[str, str, str]]:
         ("equations", found["pinned"], "pinned equation", "read beside the test; a change of the formula fails"),
         ("claims", found["claims"], "claim", "about results, repeated by a test on the recorded numbers"),
         ("shape-comments", found["shape_comments"], "shape comment", "equal to the real sizes while the tests ran"),
-        ("exercises", found["exercises"], "exercise", "with a check that accepts the solution only"),
-        ("breakages", found["breakages"], "breakage", "each noticed by the test that it names"),
+        ("exercises", found["exercises"], "exercise", "with a check of your answer, itself tested"),
+        ("breakages", found["breakages"], "planted fault", "each noticed by the test that it names"),
     ]
     return [(anchor, f"{count:,} {name}{'s' * (count != 1)}", text) for anchor, count, name, text in kinds if count]
 
