@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS, TESTS = f"{ROOT}/snippets/", f"{ROOT}/tests/"
 LIBRARIES = f"{Path(pytest.__file__).parents[1]}/"
 NAME = re.compile(r"(\w+)(?:\.\w+)+")
+NO_MEMORY = (NotImplementedError, RuntimeError)  # of tensors that have no memory of their own
 EARLIER, SNIPPETS = 1, 2  # bits of tensors made while nobody looked, and by code of snippets
 packages = functools.cache(packages_distributions)  # slow, and slower while shapes are watched
 
@@ -69,21 +70,12 @@ def writes(name: str) -> bool:
     return bool(re.search(r"[^_]_$|^__(?:setitem|i\w+)__$", name))
 
 
-def tensors(values, kind: type) -> Iterator:
-    """All tensors in nested lists, tuples and dicts."""
-    if isinstance(values, kind):
-        yield values
-    elif isinstance(values, list | tuple | dict):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from tensors(value, kind)
-
-
-def memory(tensor):
-    """A tensor's memory, which its views share; None where it has none."""
+def made_by(tensor, unknown: int) -> int:
+    """The bits of whose code made a tensor."""
     try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return None
+        return getattr(tensor.untyped_storage(), "made_by", unknown)
+    except NO_MEMORY:
+        return unknown
 
 
 @functools.cache
@@ -124,26 +116,43 @@ def origins():
             return found
 
         def __torch_function__(self, func, types, args=(), kwargs=None):
+            # every call of a Python function is noticed by the watch, which takes its time: so there are few below
             result = func(*args, **(kwargs or {}))
-            made, name = self.running(), getattr(func, "__name__", "")
+            made, name, given = self.running(), getattr(func, "__name__", ""), {}
             if isinstance(func, BuiltinFunctionType) or hasattr(func, "__code__"):
-                made |= self.bit(getattr(func, "__code__", func))
-            given = {}
-            for tensor in tensors((args, kwargs), Tensor):
-                place = memory(tensor)
-                given[id(place)] = place
-                if isinstance(tensor, nn.Parameter) and place is not None:
-                    place.weight = True
-                weight = hasattr(place, "weight")
-                made |= getattr(place, "changed_by", 0) if weight else getattr(place, "made_by", EARLIER)
+                code = getattr(func, "__code__", func)
+                made |= self.known[id(code)][0] if id(code) in self.known else self.bit(code)
+            todo = [*args, *kwargs.values()] if kwargs else [*args]
+            while todo:
+                value = todo.pop()
+                if isinstance(value, Tensor):
+                    try:
+                        place = value.untyped_storage()
+                    except NO_MEMORY:
+                        continue
+                    given[id(place)] = place
+                    if isinstance(value, nn.Parameter):
+                        place.weight = True
+                    weight = hasattr(place, "weight")
+                    made |= getattr(place, "changed_by", 0) if weight else getattr(place, "made_by", EARLIER)
+                elif isinstance(value, list | tuple):
+                    todo += value
             changes = writes(name) or (kwargs is not None and "out" in kwargs)
-            for tensor in tensors(args[0] if changes and result is None else result, Tensor):
-                place = memory(tensor)
-                if place is None or (id(place) in given and not changes):
-                    continue  # a view of what was given
-                place.made_by = made | getattr(place, "made_by", 0)
-                if len(given) > 1 and name != "copy_":
-                    place.changed_by = made | getattr(place, "changed_by", 0)
+            todo = [args[0] if changes and result is None else result]
+            while todo:
+                value = todo.pop()
+                if isinstance(value, Tensor):
+                    try:
+                        place = value.untyped_storage()
+                    except NO_MEMORY:
+                        continue
+                    if id(place) in given and not changes:
+                        continue  # a view of what was given
+                    place.made_by = made | getattr(place, "made_by", 0)
+                    if len(given) > 1 and name != "copy_":
+                        place.changed_by = made | getattr(place, "changed_by", 0)
+                elif isinstance(value, list | tuple):
+                    todo += value
             return result
 
     return Origins()
@@ -165,10 +174,10 @@ def took_part(ours, theirs, oracle: str, entered: dict[int, CodeType]) -> None:
     mend = "Compute theirs with it, in the test or in a fixture that it uses, or say in words what theirs is"
     assert ran, f"no code of {oracle} ran. {mend}"
     if known and isinstance(theirs, Tensor):
-        by = getattr(memory(theirs), "made_by", 0)
+        by = made_by(theirs, 0)
         assert by & known, f"{oracle} ran, but theirs was computed without code of {package}. {mend}"
     if isinstance(ours, Tensor):
-        by = getattr(memory(ours), "made_by", EARLIER)
+        by = made_by(ours, EARLIER)
         mend = "Call the function to be tested, and give numbers as they are, not as tensors"
         assert by & (SNIPPETS | EARLIER), f"ours was computed without code of snippets. {mend}"
         assert not by & known, f"ours was computed with {oracle}, which cannot be its oracle then. Compute it without"
@@ -220,7 +229,8 @@ class Oracles:
 
         def check(ours, theirs, oracle: str, tolerance: float = 1e-5) -> None:
             """Compare tensors or numbers in float64; oracle is a dotted name (`diffusers.DDPMScheduler`) or prose."""
-            took_part(ours, theirs, oracle, self.entered(request.node))
+            if sys.gettrace():  # not when the test runs again on disturbed results, which nobody watches
+                took_part(ours, theirs, oracle, self.entered(request.node))
             ours, theirs = in_double(ours), in_double(theirs)
             assert ours.shape == theirs.shape, f"ours has the shape {tuple(ours.shape)}, {oracle} {tuple(theirs.shape)}"
             assert not ours.isnan().any(), "ours holds NaN"

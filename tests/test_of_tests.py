@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests import shapes, test_house
-from tests.labs.checks import figures, notebooks, sealed, stale
+from tests.labs.checks import figures, notebooks, outputs, sealed, stale
 from tests.pages import test_programs
 from theme.around import report
 from theme.page.checks import CHECKS
-from theme.page.pages import ROOT, Page
-from tools import reached
+from theme.page.pages import ROOT, Page, posts, program
+from tools import reached, record
 
 COPIED = [
     "pyproject.toml",
@@ -31,12 +31,13 @@ COPIED = [
     "tools/lab.py",
     "tools/labs.py",
     "tools/reached.py",
+    "tools/record.py",
 ]
 COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/test_house.py", "tests/labs/__init__.py"]
 COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
 COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py"]
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
-COPIED += ["tests/claims.py", "tests/disturb.py", "tests/equations.py", "tests/formula.py"]
+COPIED += ["tests/claims.py", "tests/disturb.py", "tests/equations.py", "tests/formula.py", "tests/oracles.py"]
 
 EXERCISE_FILES = ["snippets/exercises/__init__.py", "snippets/exercises/checking.py"]
 EXERCISE_FILES += [f"tests/snippets/{name}" for name in ("__init__.py", "conftest.py", "exercises/__init__.py")]
@@ -83,7 +84,7 @@ from snippets.toy import double
 @pytest.mark.equation("toy-double", of=double)
 def test_double(agrees, formula):
     x = torch.rand(3, 2)
-    agrees(double(x), x + x, oracle="torch.add")
+    agrees(double(x), torch.add(x, x), oracle="torch.add")
     formula("toy-double").holds({"y": double(x), "x": x})
 '''
 PAGE = """---
@@ -117,7 +118,12 @@ The loss is {{ Toy: loss | .2f }}, less than 0.97 and $0.25$; see [the lab](../l
 ```python
 --8<-- "snippets/toy.py:main"
 ```
+
+{{ program }}
 """
+RECORD = "docs/results/Toy.program.json"
+RECORDED = {"printed": ["12.0"], "pictures": {}, "files": {}, "functions": ["double"], "seconds": 1.2}
+RECORDED |= {"date": "2026-11-23", "compiler": record.COMPILER}
 SVG = '<svg viewBox="0 0 9 9"/>'
 RESULTS = {
     "values": {"loss": 0.2512, "steps": 1500, "seconds": [312.42]},
@@ -207,6 +213,8 @@ def tree(tmp_path) -> Path:
     code = reached.fingerprints("Toy", tmp_path)
     files = {"docs/figures/Toy/plot.svg": reached.digest(tmp_path / "docs/figures/Toy/plot.svg")}
     write(tmp_path, "docs/results/Toy.json", json.dumps(RESULTS | {"code": code, "files": files}, indent=1))
+    made = RECORDED | {"code": record.fingerprint(program(posts(tmp_path)[0], tmp_path))}
+    write(tmp_path, RECORD, json.dumps(made | {"seal": record.seal(made)}, indent=1))
     return tmp_path
 
 
@@ -431,7 +439,19 @@ FAULTS = {
         ("without a test", f" {TESTS}::test_double", "", "-    y", "a fault names its test. Write ```diff tests/"),
     )
 }
-ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS | FAULTS
+OUTPUTS = {
+    "path in a lab": Defect(
+        LAB, "steps: 1500", "steps: 1500\\nin /home/ann/a.png", '"steps', "a path of one machine was printed, /home/ann"
+    ),
+    "path in a record": Defect(
+        RECORD, "12.0", r"12.0 C:\\Users\\ann", '"12.0', "a path of one machine was printed, C:\\Users\\ann. Print"
+    ),
+    "program changed": Defect(
+        TOY, "STEPS = 3", "STEPS = 4", "{{ program", "the program changed after its run was recorded. Run: make", POST
+    ),
+    "record by hand": Defect(RECORD, "12.0", "13.0", "{", "the record was edited by hand. Run: make record POST=Toy"),
+}
+ALL = OUTPUTS | SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS | FAULTS
 ALL |= {
     "hearsay": Defect(
         POST, "# Toy\n", "# Toy\n\nIn trials it fell.\n", "In trials", "'In trials' quotes what no lab recorded"
@@ -472,7 +492,8 @@ def problems(root: Path) -> list[str]:
     """What all checks of sources and labs say."""
     found = [problem for check in CHECKS.values() for problem in check(root)] + shapes.problems(root)
     found += [problem for path in test_house.snippets(root) for problem in test_house.problems(path, root)]
-    return found + [problem for check in (notebooks, stale, sealed, figures) for problem in check(root)]
+    found += [problem for page in posts(root) for problem in record.stale(page, root)]
+    return found + [problem for check in (notebooks, stale, sealed, outputs, figures) for problem in check(root)]
 
 
 def test_a_project_without_a_defect_has_no_problem(tree):
@@ -509,6 +530,33 @@ def test_a_program_that_readers_cannot_run_is_told(code, tmp_path, monkeypatch):
         return check(page, tmp_path)
     with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(PROGRAMS[code])):
         check(page, tmp_path)
+
+
+def test_quick_removes_no_work(tmp_path, monkeypatch):
+    code = "def f(): pass\ndef g(): pass\nSTEPS = 3\nfor step in range(STEPS):\n    f()\n    if step: g()\nprint(1)"
+    whole = {"functions": ["f", "g"], "code": record.fingerprint(code), "compiler": record.COMPILER}
+    monkeypatch.setattr(test_programs, "ROOT", tmp_path)
+    monkeypatch.setattr(test_programs, "program", lambda page: code)
+    monkeypatch.setattr(test_programs.records, "load", lambda root, key: whole)
+    check = test_programs.test_the_program_runs_in_an_empty_folder
+    write(tmp_path, "x.md", "---\ntitle: X\nquick: {STEPS: 1}\n---\n")
+    check(Page(tmp_path / "x.md", "x", {"quick": {"STEPS": 2}}, "", 1), tmp_path)
+    for steps, told in {
+        0: "x.md:3: quick: sets STEPS to 0, which removes work. Give it at least 1",
+        1: "x.md:3: shortened by quick:, the program no longer enters g. Give larger values",
+    }.items():
+        with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(told)):
+            check(Page(tmp_path / "x.md", "x", {"quick": {"STEPS": steps}}, "", 1), tmp_path)
+    assert list(test_programs.numbers([1, {"a": 0.5}, "b", None])) == [1, 0.5]
+
+
+def test_a_page_without_a_record_is_told(tree):
+    (tree / RECORD).unlink()
+    line = (tree / POST).read_text().split("\n").index("{{ program }}") + 1
+    assert problems(tree) == [f"{POST}:{line}: the page's program has no recorded run. Run: make record POST=Toy"]
+    replace(tree, POST, "{{ program }}\n", "")
+    told = f"{POST}:1: the page does not show what its program prints. Add a line: {{{{ program }}}}"
+    assert problems(tree) == [told]
 
 
 def test_a_module_without_a_test_is_told(tree):
@@ -601,7 +649,8 @@ def test_a_suite_without_a_defect_passes_and_is_reported(tree):
     (oracle,) = written.pop("oracles")
     assert re.fullmatch(r"torch [\d.]+\S* add", oracle["name"])
     assert 0 <= oracle["difference"] <= oracle["tolerance"] == 1e-5
-    assert written == {"tests": 3, "equations": 1, "evaluated": 1, "pinned": 0, "shape_comments": 1}
+    counts = {"tests": 5, "equations": 1, "evaluated": 1, "pinned": 0, "shape_comments": 1}
+    assert written == counts | {"claims": 0, "exercises": 0, "breakages": 0}
     replace(tree, POST, "# Toy\n", "# A toy\n")
     assert report.load(tree) is None  # the report speaks of another tree
 
@@ -627,6 +676,17 @@ def test_a_wrong_shape_comment_and_a_broken_program_fail_the_suite(tree):
     assert told(output, "snippets/toy.py:16: y is (3, 2), the comment says (D, B, 1). Correct the comment or"), output
     assert told(output, "AssertionError: docs/posts/Toy.md:1: the program fails:"), output
     assert not (tree / report.REPORT).exists()
+
+
+def test_a_wrong_docstring_and_ours_against_ours_fail_the_suite(tree):
+    replace(tree, TOY, '"""Twice x."""', '"""Twice x (D, B, 1)."""')
+    ours = TEST.replace("torch.add(x, x), oracle", "double(x).clone(), oracle")
+    ours = re.sub(r"@pytest.*\n", "", ours).replace(", formula", "").partition("    formula")[0]
+    write(tree, "tests/snippets/test_ours.py", ours)
+    status, output = suite(tree, "tests/snippets")
+    assert status == 1
+    assert told(output, "snippets/toy.py:14: x is (3, 2), the docstring says (D, B, 1). Correct the docstring"), output
+    assert told(output, "AssertionError: no code of torch.add ran. Compute theirs with it, in the test or in"), output
 
 
 def test_shape_comments_that_no_test_proves_fail_the_suite(tree):

@@ -136,10 +136,14 @@ def main() -> None:
     lab = subprocess.run([sys.executable, "-m", "tools.labs", "run", key], cwd=ROOT)
     if lab.returncode:
         sys.exit(f"the lab failed; correct docs/labs/{key}.ipynb, then: make lab POST={key}")
+    record = subprocess.run([sys.executable, "-m", "tools.record", key], cwd=ROOT)
+    if record.returncode:
+        sys.exit(f"the page's program failed; correct {made[0]}, then: make record POST={key}")
     print(f"""next:
   make serve            and open http://127.0.0.1:8000/posts/{key}/
   replace every TODO    in these files; until then `make test` fails and names them
-  make lab POST={key}   whenever the code or the lab has changed
+  make lab POST={key}      whenever the code or the lab has changed
+  make record POST={key}   whenever the page's program has changed
 docs/contributing.md explains the rest.""")
 
 

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from theme.page import records
 from theme.page.pages import posts
 from tools import reached
 from tools.labs import leaves
 
 PATH = re.compile(r"[\w.+-]+")
+HERE = re.compile(r"(?<![\w:/.])(?:/(?:work|home|root|Users|tmp)/|[A-Za-z]:\\)[^\s'\"<>]+")
 SEEN = {".svg", ".png", ".jpg", ".webp"}
 
 
@@ -98,6 +100,31 @@ def as_recorded(text: str):
         return text
 
 
+def outputs(root: Path) -> list[str]:
+    """Absolute paths in what labs and programs printed: they say whose machine it was, and lead nowhere."""
+    problems = []
+    paths = [root / f"docs/labs/{key}.ipynb" for key in reached.labs(root)]
+    for path in [*paths, *sorted((root / "docs/results").rglob("*.program.json"))]:
+        name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        cells = found.get("cells", [{"outputs": found.get("printed", [])}])
+        for string in (string for cell in cells for string in strings(cell.get("outputs", []))):
+            for match in HERE.finditer(string):
+                line = text[: text.find(json.dumps(match[0], ensure_ascii=False)[1:-1])].count("\n") + 1
+                mend = "Print the file's name alone, and run it again"
+                problems.append(f"{name}:{line}: a path of one machine was printed, {match[0]}. {mend}")
+    return problems
+
+
+def strings(values) -> Iterator[str]:
+    """All texts in an output, but pictures in base64."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, list | dict):
+        for value in [v for k, v in values.items() if k != "image/png"] if isinstance(values, dict) else values:
+            yield from strings(value)
+
+
 def figures(root: Path) -> list[str]:
     """Figures that a page names but no lab has drawn, and figures that no page shows."""
     problems, used = [], set()
@@ -110,6 +137,8 @@ def figures(root: Path) -> list[str]:
                 here = f"docs/posts/{page.key}.md:{line}"
                 problems.append(f"{here}: there is no {path}. Draw it in the lab: make lab POST={page.key}")
         used.add(f"docs/{(page.meta.get('picture') or {}).get('file')}")
+        saved = (records.load(root, page.key) or {"pictures": ()})["pictures"]
+        used |= {records.picture(root, page.key, name).relative_to(root).as_posix() for name in saved}
     for path in sorted((root / "docs/figures").rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.suffix in SEEN and name.replace(".dark.", ".") not in used:

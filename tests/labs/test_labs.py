@@ -7,7 +7,9 @@ from theme.page.pages import ROOT
 
 
 @pytest.mark.parametrize(
-    "check", [checks.notebooks, checks.stale, checks.sealed, checks.figures], ids=lambda check: check.__name__
+    "check",
+    [checks.notebooks, checks.stale, checks.sealed, checks.outputs, checks.figures],
+    ids=lambda check: check.__name__,
 )
 def test_labs(check):
     problems = check(ROOT)

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.site.conftest import no_browser
+from theme.around import header
 from theme.page.pages import ROOT, posts
 
 expect.set_options(timeout=20_000)
@@ -70,6 +71,24 @@ def test_a_page_is_sound(url, tab):
     found = faults(tab, url, PAGES[url])
     assert not found, "\n".join(found)
     assert len(tab.requests) >= 4  # negative control: we would have seen others
+
+
+def test_the_verified_line_and_its_details_are_sound(tab, site):
+    """Which a build without a report does not have."""
+    key, url = posts()[0].key, POSTS[0]
+    oracle = {"name": "diffusers 0.42.1 AVeryLongNameThatHasToBreakSomewhereInTheLine", "difference": 0, "tolerance": 1}
+    counts = dict.fromkeys(("tests", "equations", "evaluated", "pinned", "claims", "exercises", "breakages"), 1234)
+    report = {"date": "2026-11-25", "posts": {key: counts | {"shape_comments": 1, "oracles": [oracle] * 2}}}
+    line = header.verified(key, report, url)
+    details = header.verified_details(key, report, url, {"date": "2026-11-25"}, {"date": "2026-11-25"})
+    html = site.file(url).read_text().replace("</h1>", f"</h1>{line}", 1).replace("</article>", f"{details}</article>", 1)
+    tab.page.route("**/verified-one/", lambda route: route.fulfill(body=html, content_type="text/html"))
+    found = faults(tab, f"{url.rpartition('/')[0].rpartition('/')[0]}/verified-one/", LOOKS)
+    assert not found, "\n".join(found)
+    tab.page.locator(".verified a").first.click()
+    expect(tab.page.locator("#verified")).to_be_in_viewport()
+    tab.page.locator(".verified-details dt a").first.click()
+    expect(tab.page.locator("#tests")).to_be_in_viewport()
 
 
 def test_unsound_pages_are_found(tab, site):

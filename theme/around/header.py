@@ -53,26 +53,24 @@ def page_date(day: date | None) -> str:
 
 
 def _counts(found: dict) -> list[tuple[str, str, str]]:
-    """What was counted: what it is in a few words, and the section of docs/verified.md that says what it means."""
-    pinned = found.get("pinned", 0)
-    evaluated = found.get("evaluated", found["equations"] - pinned)
+    """What was counted: section of docs/verified.md that says what it means, number and name, what was found."""
     kinds = [
-        ("tests", found["tests"], "test", "", "run code that this page shows, or check the page itself. All passed"),
-        ("equations", evaluated, "equation", "", "evaluated as printed, and equal to what the code returns"),
-        ("equations", pinned, "equation", " pinned", "read with its test by hand; a change of it fails"),
-        ("claims", found["claims"], "claim", "", "about results, each asserted by a test"),
-        ("shape-comments", found["shape_comments"], "shape comment", "", "equal to the real shapes while tests ran"),
-        ("exercises", found["exercises"], "exercise", "", "whose checks accept the solution and nothing less"),
-        ("breakages", found["breakages"], "breakage", "", "each caught by the test that it names"),
+        ("tests", found["tests"], "test", "run code that this page shows, or check the page itself; all passed"),
+        ("equations", found["evaluated"], "equation", "evaluated as printed, and equal to what the code returns"),
+        ("equations", found["pinned"], "pinned equation", "read beside the test; a change of the formula fails"),
+        ("claims", found["claims"], "claim", "about results, repeated by a test on the recorded numbers"),
+        ("shape-comments", found["shape_comments"], "shape comment", "equal to the real sizes while the tests ran"),
+        ("exercises", found["exercises"], "exercise", "with a check of your answer, itself tested"),
+        ("breakages", found["breakages"], "planted fault", "each noticed by the test that it names"),
     ]
-    return [(anchor, f"{n:,} {name}{'s' * (n != 1)}{more}", text) for anchor, n, name, more, text in kinds if n]
+    return [(anchor, f"{count:,} {name}{'s' * (count != 1)}", text) for anchor, count, name, text in kinds if count]
 
 
 def verified(key: str, report: dict | None, url: str) -> str:
     """The Verified line at the top of a post, which leads to the details at its end."""
     start = '<p class="verified{}" data-search-exclude="true">'
     if not report or key not in report["posts"]:
-        means = f'<a href="{relative("verified/", url)}">What this means</a>'
+        means = f'<a href="{relative("verified/#not-verified", url)}">What this means</a>'
         return f"{start.format(' verified-none')}not verified in this build. {means}</p>"
     day = written(date.fromisoformat(report["date"]))
     counts = ", ".join(count for _, count, _ in _counts(report["posts"][key]))
@@ -98,10 +96,11 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     list_ = "".join(
         f'<div><dt><a href="{meaning}#{anchor}">{name}</a></dt><dd>{text}</dd></div>' for anchor, name, text in rows
     )
+    day = written(date.fromisoformat(report["date"]))
     return (
         '<section class="verified-details" aria-labelledby="verified" data-search-exclude="true">'
         '<h2 id="verified">Verified</h2>'
-        f"<p>By the run of all tests on {written(date.fromisoformat(report['date']))}, on these very files.</p>"
+        f"<p>By a run of all tests on {day}, on these very files.</p>"
         f"<dl>{list_}</dl></section>"
     )
 

@@ -41,8 +41,8 @@ def write(root: Path, tests: list[dict], proved: dict[str, set[int]]) -> dict:
     """Write the report of a run in which everything passed, and return it.
 
     Args: tests, one dict for each test: id (pytest's), and properties, pairs of a kind and a value: "equation",
-    "evaluated" and "claim" (ids), "page" (key), "oracle" (name, difference, tolerance), "entered" (lines of functions,
-    by path); proved, lines of the shape comments that hold, by path.
+    "evaluated" and "claim" (ids), "page" (key), "oracle" (name, difference, tolerance), "entered" (lines at which
+    functions begin, by path); proved, lines of the shape comments that hold, by path.
     """
     report = {"tree": tree_hash(root), "date": date.today().isoformat(), "posts": {}}
     for page in posts(root):

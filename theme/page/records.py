@@ -6,9 +6,10 @@ import re
 from datetime import date
 from pathlib import Path
 
-from theme.page import pictures
-from theme.page.pages import Page, key_line
-from theme.page.source import SourceError, once_per_version, relative
+from theme.page.pages import Page
+from theme.page.pictures import attributes
+from theme.page.source import line_of, once_per_version, relative
+from theme.page.source import place as at
 
 NOTATION = re.compile(r"^\{\{ *program *\}\}$", re.M)
 
@@ -27,8 +28,7 @@ def load(root: Path, key: str) -> dict | None:
 def place(post: Page, root: Path) -> str:
     """File and line of a post's {{ program }}; line 1 where there is none."""
     found = NOTATION.search(post.text)
-    line = post.first_line + post.text.count("\n", 0, found.start()) if found else 1
-    return f"{post.path.relative_to(root).as_posix()}:{line}"
+    return at(post.path, root, post.first_line + line_of(post.text, found.start()) - 1 if found else 1)
 
 
 def picture(root: Path, key: str, name: str) -> Path:
@@ -36,36 +36,27 @@ def picture(root: Path, key: str, name: str) -> Path:
     return root / f"docs/figures/{key}/program/{name}"
 
 
+def alternative_text(post: Page, record: dict, name: str) -> str:
+    """What front matter says a picture shows: program: {alt: "…"}, or with several pictures {alt: {a.png: "…"}}."""
+    said = (post.meta.get("program") or {}).get("alt")
+    said = said.get(name) if isinstance(said, dict) else said if len(record["pictures"]) == 1 else None
+    return said.strip() if isinstance(said, str) else ""
+
+
 def blocks(post: Page, root: Path, url: str) -> dict[str, str]:
     """The HTML that {{ program }} stands for: what the program prints, and the pictures that it saves."""
-    if not NOTATION.search(post.text):
-        return {}
     record = load(root, post.key)
     if record is None:
-        mend = f"Run: make record POST={post.key}"
-        raise SourceError(f"{place(post, root)}: the page's program has no recorded run. {mend}")
-    text = html.escape(record["printed"].strip("\n"), quote=False)
-    pictures = "".join(_picture(post, root, url, name, record) for name in record["pictures"])
+        return {"program": f"<p>No run is recorded. Run: make record POST={post.key}</p>"}
+    text = html.escape("\n".join(record["printed"]), quote=False)
+    shown = ""
+    for name in record["pictures"]:
+        path, alt = picture(root, post.key, name), html.escape(alternative_text(post, record, name))
+        size = " ".join(f'{key}="{value}"' for key, value in attributes(path).items()) if path.is_file() else ""
+        shown += f'<p><img src="{relative(path.relative_to(root / "docs").as_posix(), url)}" alt="{alt}" {size}></p>'
     names = ", ".join(f"<code>{html.escape(name)}</code>" for name in record["pictures"])
     saved = f", and the picture{'s' * (len(record['pictures']) > 1)} that it saves: {names}" if names else ""
     day = date.fromisoformat(record["date"])
     caption = f"Printed by this page's program ({record['seconds']:.0f} s on one thread, {day.day} {day:%B %Y}){saved}."
-    return {
-        "program": f'<figure class="program"><pre class="output" tabindex="0">{text}</pre>{pictures}'
-        f"<figcaption>{caption}</figcaption></figure>"
-    }
-
-
-def _picture(post: Page, root: Path, url: str, name: str, record: dict) -> str:
-    alt = (post.meta.get("program") or {}).get("alt")
-    alt = alt.get(name) if isinstance(alt, dict) else alt if len(record["pictures"]) == 1 else None
-    if not isinstance(alt, str) or not alt.strip():
-        mend = f'Write program: {{alt: {{{name}: "what it shows"}}}}'
-        raise SourceError(f"{key_line(post, root, 'program')}: the picture {name} has no alternative text. {mend}")
-    path = picture(root, post.key, name)
-    if not path.is_file():
-        where = path.relative_to(root).as_posix()
-        raise SourceError(f"{place(post, root)}: there is no {where}. Run: make record POST={post.key}")
-    size = " ".join(f'{key}="{value}"' for key, value in pictures.attributes(path).items())
-    address = relative(path.relative_to(root / "docs").as_posix(), url)
-    return f'<p><img src="{address}" alt="{html.escape(alt)}" {size}></p>'
+    figure = f'<pre class="output" tabindex="0">{text}</pre>{shown}<figcaption>{caption}</figcaption>'
+    return {"program": f'<figure class="program">{figure}</figure>'}

@@ -195,7 +195,9 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     heading, close, rest = content.partition("</h1>")
     text = f'<div class="lab">{rest}</div>' if page.file.src_uri.endswith(".ipynb") else rest
     if end:
-        page.toc.items.append(AnchorLink("Verified", "verified", 2))
+        top = page.toc.items
+        sections = top[0].children if len(top) == 1 and top[0].level == 1 else top
+        sections.append(AnchorLink("Verified", "verified", 2))
     return above + heading + close + below + text + end
 
 
