@@ -94,7 +94,8 @@ def publish(key: str, source: Path, code: dict[str, dict[str, str]]) -> None:
     """Move what a lab wrote in a folder to docs/; code holds the fingerprints of what it ran."""
     files = []
     figures = ROOT / "docs/figures" / key
-    shutil.rmtree(figures, ignore_errors=True)
+    for old in figures.glob("*.*"):  # those of the page's program, in a folder of their own, stay
+        old.unlink()
     for old in sorted((source / "figures").iterdir()):
         figures.mkdir(parents=True, exist_ok=True)
         files.append(Path(shutil.copy(old, figures / old.name)))

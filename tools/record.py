@@ -21,7 +21,7 @@ from pathlib import Path
 
 from theme.page import records
 from theme.page.pages import ROOT, Page, posts, program
-from tools.lab import bare, digest
+from tools.reached import bare, digest
 
 PICTURES = {".png", ".svg"}
 LARGEST = 200 * 1024  # bytes of a picture
