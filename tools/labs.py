@@ -94,7 +94,7 @@ def publish(key: str, source: Path, code: dict[str, dict[str, str]]) -> None:
     """Move what a lab wrote in a folder to docs/; code holds the fingerprints of what it ran."""
     files = []
     figures = ROOT / "docs/figures" / key
-    for old in figures.glob("*.*"):  # pictures that the page's program saved, in program/, stay
+    for old in figures.glob("*.*"):  # those of the page's program, in a folder of their own, stay
         old.unlink()
     for old in sorted((source / "figures").iterdir()):
         figures.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,9 @@ commit that has their fingerprints), and as it is. The budget is the notebook's 
 
 Where each value agrees to 1e-6, and each figure and the weights agree too, the results get the new fingerprints.
 Timings do not count: clocks are replaced by a counter. Weights of other labs are those of today in both runs.
+
+A constant may first matter late in a long run. So where code has other constants than before and is otherwise the same,
+the lab has to run.
 """
 
 import ast
@@ -29,7 +32,7 @@ from pathlib import Path
 from theme.page.pages import constants, with_constants
 from tools.lab import ROOT
 from tools.labs import leaves, recorded, same, write
-from tools.reached import cells, fingerprints, inputs, stale
+from tools.reached import cells, definitions, fingerprints, inputs, stale
 
 CLOCKS = """import itertools as _itertools, time as _time
 _time.perf_counter = _time.process_time = lambda _count=_itertools.count(1): next(_count) * 1e-3
@@ -103,6 +106,51 @@ def literal(value: ast.expr):
         raise CannotTell(f"quick: replaces {ast.unparse(value)}, which is no plain constant") from error
 
 
+class Blank(ast.NodeTransformer):
+    """Takes the constants out of code, docstrings and texts of errors aside."""
+
+    def __init__(self):
+        self.found: list[str] = []
+
+    def visit_Constant(self, node):
+        self.found.append(ast.unparse(node))
+        return ast.Constant(None)
+
+    def visit_Raise(self, node):
+        return ast.Pass()
+
+    def visit_Expr(self, node):
+        return ast.Pass() if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+
+def blanked(code: str) -> tuple[str, list[str]]:
+    """The syntax tree without constants, and the constants."""
+    blank = Blank()
+    return ast.dump(blank.visit(ast.parse(code))), blank.found
+
+
+def other_constants(key: str, then: Path, now: Path, old: dict, new: dict) -> list[str]:
+    """Where code differs from what it was in nothing but constants."""
+    found = []
+    for path in sorted(old.keys() & new.keys()):
+        names = [name for name in old[path] if name in new[path] and old[path][name] != new[path][name]]
+        sources = [sources_of(key, path, tree) for tree in (then, now)] if names else []
+        for name in names:
+            (tree, was), (same_tree, now_has) = (blanked(source[name]) for source in sources)
+            if tree == same_tree:
+                pairs = [f"{b} where it had {a}" for a, b in zip(was, now_has, strict=True) if a != b]
+                found += [f"{path}: {name} has {pair}" for pair in pairs]
+    return found
+
+
+def sources_of(key: str, path: str, tree: Path) -> dict[str, str]:
+    """The code of each cell of a notebook, or of each definition of a module, by the name it has in fingerprints."""
+    if path.endswith(".ipynb"):
+        return {f"cell {number}": cell for number, cell in enumerate(cells(key, tree), 1)}
+    source = (tree / path).read_text(encoding="utf-8")
+    return {name: ast.unparse(node) for name, (_, _, node) in definitions(source).items()}
+
+
 def quick_run(key: str, tree: Path, code: dict, quick: dict) -> Path:
     """The folder with what a lab wrote on its small budget; kept in .lab-cache, so that it need not run again."""
     tools = (tree / "tools/lab.py").read_text(encoding="utf-8")
@@ -120,8 +168,9 @@ def quick_run(key: str, tree: Path, code: dict, quick: dict) -> Path:
         if done.returncode:
             raise CannotTell("on its small budget it stops:\n" + "\n".join(done.stderr.strip().split("\n")[-8:]))
         print(f"  {key}: ran on its small budget in {time.perf_counter() - start:.0f} s", flush=True)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(made, kept, dirs_exist_ok=True)
+        part = kept.with_name(f"{kept.name}.{os.getpid()}")
+        shutil.copytree(made, part)
+        part.rename(kept)
     return kept
 
 
@@ -187,7 +236,7 @@ def check(key: str, results: dict, runs: ThreadPoolExecutor, folder: Path) -> st
     for name in sorted(drawn.keys() | draws.keys()):
         if name not in drawn or name not in draws or not same_file(drawn[name], draws[name]):
             found.append(f"{name}: not the same file")
-    if found:
+    if found := found + other_constants(key, then, now, results["code"], code):
         raise CannotTell("\n".join(found[:12] + [f"and {len(found) - 12} more"] * (len(found) > 12)))
     results = {"values": results["values"], "timings": {}} | results
     transfer(results["values"], results["timings"], measured[1].get("timings", {}))

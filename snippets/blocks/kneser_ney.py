@@ -32,11 +32,10 @@ class KneserNey:
         if codes.ndim != 1 or len(codes) < ORDERS or codes.min() < 0 or codes.max() > 255:
             raise ValueError(f"at least {ORDERS} bytes (N,) are expected, given {tuple(codes.shape)}")
         self.tables = []
-        for n in range(1, ORDERS + 1):
-            found, counts = np.unique(grams(codes.numpy(), n), return_counts=True)
+        seen = [np.unique(grams(codes.numpy(), n + 1), return_counts=True) for n in range(ORDERS)]
+        for n, (found, counts) in enumerate(seen, 1):
             if n < ORDERS:  # lower orders count what may stand before an n-gram, not how often it occurs
-                longer = np.unique(grams(codes.numpy(), n + 1))
-                kinds, before = np.unique(longer % 256**n, return_counts=True)
+                kinds, before = np.unique(seen[n][0] % 256**n, return_counts=True)
                 counts = np.zeros(len(found), dtype=np.int64)
                 counts[np.searchsorted(found, kinds)] = before
             discount = discounts(counts)

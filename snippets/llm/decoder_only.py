@@ -26,7 +26,7 @@ from tqdm import trange
 
 # --8<-- [end:imports]
 from snippets.data.text import as_bytes, text
-from snippets.llm.rope import angles, by_parts, inverse_frequencies
+from snippets.llm.rope import angles, by_parts, inverse_frequencies, rope_settings
 
 
 # --8<-- [start:config]
@@ -746,14 +746,11 @@ def load_llama(folder: str) -> Llama:
         tied=given.get("tie_word_embeddings", False),
         eps=given["rms_norm_eps"],
     )
-    rope = (given.get("rope_scaling") or {}) | (given.get("rope_parameters") or {})  # old and new name
-    kind = rope.get("rope_type") or rope.get("type") or "default"
+    kind, base, rope = rope_settings(given)
     if kind not in ("default", "llama3") or (given.get("head_dim") or config.head_dim) != config.head_dim:
         expected = f"rope_type default or llama3 and head_dim {config.head_dim} are"
         raise ValueError(f"{expected} expected, given {kind} and {given.get('head_dim')}")
-    theta = inverse_frequencies(
-        config.head_dim, rope.get("rope_theta") or given.get("rope_theta") or 1e4
-    )  # (P,)
+    theta = inverse_frequencies(config.head_dim, base)  # (P,)
     if kind == "llama3":
         bands = rope["low_freq_factor"], rope["high_freq_factor"]
         theta = by_parts(theta, rope["factor"], rope["original_max_position_embeddings"], *bands)  # (P,)

@@ -423,13 +423,23 @@ def loss_by_position(model: nn.Module, passage: Tensor, length: int) -> Tensor:
 # --8<-- [end:evaluate]
 
 
+# --8<-- [start:settings]
+def rope_settings(config: dict) -> tuple[str, float, dict]:
+    """Kind, base and all else that a config.json in transformers' layout says of rotation, old or new."""
+    given = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})  # old and new name
+    kind = given.get("rope_type") or given.get("type") or "default"
+    base = given.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    return kind, base, given
+
+
+# --8<-- [end:settings]
+
+
 # --8<-- [start:config]
 def load_rope(folder: str, length: int) -> Rope:
     """The frequencies of a model in transformers' layout, for a text of `length`, from its config.json."""
     config = json.loads((Path(folder) / "config.json").read_text())
-    given = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})  # old and new name
-    kind = given.get("rope_type") or given.get("type") or "default"
-    base = given.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    kind, base, given = rope_settings(config)
     dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     trained, factor = config["max_position_embeddings"], given.get("factor") or 1.0
     first = given.get("original_max_position_embeddings") or trained  # before the model was stretched

@@ -21,7 +21,9 @@ SAMPLES = 1000
 
 def double(x):
     """Twice x."""
-    result = SCALE * x
+    result = min(SCALE * x, 5_000_000)
+    if result < 0:
+        raise ValueError("not negative")
     return result
 
 
@@ -29,8 +31,8 @@ def mean():
     return sum(double(i) for i in range(SAMPLES)) / SAMPLES
 '''
 CELLS = [
-    "import time\nfrom snippets.toy import double, mean\nfrom tools.lab import Lab\n\n"
-    "STEPS, NAMES = 500_000, {'a', 'b'}\nlab = Lab('Toy')",
+    "import sys\nimport time\nfrom snippets.toy import double, mean\nfrom tools.lab import Lab\n\n"
+    "STEPS, NAMES = 500_000, {'a', 'b'}\nlab = Lab('Toy')\nprint('a bar', file=sys.stderr)",
     "start = time.perf_counter()\ntotal = sum(double(i) for i in range(STEPS))\n"
     "lab.record('seconds', time.perf_counter() - start)\nlab.record('total', total)\nlab.record('mean', mean())\n"
     "lab.record('names', sorted(NAMES))",
@@ -76,7 +78,10 @@ def project(tmp_path_factory) -> Path:
     (root / ".gitignore").write_text("__pycache__\nlab-output\n.lab-cache\n")
     notebook(root, CELLS, None)
     said = command(root, "run", "Toy")
-    assert "written: docs/labs/Toy.ipynb" in said, said
+    assert "written: docs/labs/Toy.ipynb" in said and "a bar" in said, said
+    executed = json.loads((root / "docs/labs/Toy.ipynb").read_text())
+    assert {one["name"] for cell in executed["cells"] for one in cell["outputs"] if "name" in one} == {"stdout"}
+    assert not list((root / "lab-output/Toy").iterdir()), "what was published is not left behind"
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-qm", "all")
@@ -107,7 +112,7 @@ def test_a_small_budget_in_the_metadata_makes_no_lab_stale(toy):
 
 def test_a_change_that_changes_no_number_gives_new_fingerprints(toy):
     before = results(toy)
-    (toy / "snippets/toy.py").write_text(MODULE.replace("result", "twice"))
+    (toy / "snippets/toy.py").write_text(MODULE.replace("result", "twice").replace("not neg", "no neg"))
     said = command(toy, "relab")
     assert said.startswith("0\n") and "Toy: 4 values and 4 files unchanged" in said, said
     after = results(toy)
@@ -136,6 +141,12 @@ CHANGES = {
         "SCALE = 2.5",
         "mean: 7.0 as it was, 8.75 now\n  total: 90.0 as it was, 112.5 now\n  figures/plot.dark.png: not the same file",
     ),
+    "a constant that matters late": (
+        "snippets/toy.py",
+        "5_000_000",
+        "6_000_000",
+        "(make lab POST=Toy):\n  snippets/toy.py: double has 6000000 where it had 5000000\n",
+    ),
     "a cell": ("docs/labs/Toy.ipynb", "'total', total", "'total', total + 1", "total: 90.0 as it was, 91.0 now"),
     "a value less": (
         "docs/labs/Toy.ipynb",
@@ -156,7 +167,12 @@ CHANGES = {
         "SAMPLES = 2000",
         "snippets/toy.py: SAMPLES was 1000 and is 2000",
     ),
-    "an error": ("snippets/toy.py", "return result", "return resutl", "NameError: name 'resutl' is not defined"),
+    "an error": (
+        "snippets/toy.py",
+        "    return result",
+        "    return resutl",
+        "NameError: name 'resutl' is not defined",
+    ),
 }
 
 
