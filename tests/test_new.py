@@ -17,6 +17,7 @@ from tools import new
 
 KEY, MODULE = "LLM/FreshPost", "snippets/llm/fresh_post.py"
 MADE = [MODULE, f"docs/posts/{KEY}.md", f"docs/labs/{KEY}.ipynb", "tests/snippets/llm/test_fresh_post.py"]
+MADE += ["snippets/exercises/llm/fresh_post.py", "tests/snippets/exercises/llm/test_fresh_post.py"]
 LEFT = "nothing is left to be written"
 APART = {".git", ".venv", "node_modules", "site", ".verified", "lab-output"}
 
@@ -61,12 +62,13 @@ def test_the_suite_names_each_todo(tree):
 
 
 def test_its_own_tests_pass_and_prove_every_shape(tree):
-    done = python(tree, "pytest", "-q", "-o", "testpaths=tests/snippets/llm/test_fresh_post.py", "--complete")
+    paths = " ".join(path for path in MADE if path.startswith("tests/"))
+    done = python(tree, "pytest", "-q", "-o", f"testpaths={paths}", "--complete")
     assert re.search(r"^\d+ passed", done.stdout, re.M), done.stdout
-    assert f"{MODULE}:" not in done.stdout, done.stdout
+    assert "fresh_post.py:" not in done.stdout, done.stdout
 
 
-def test_its_program_runs(tree):
+def test_its_program_its_exercises_and_its_fault_are_right(tree):
     done = python(tree, "pytest", "-q", "tests/pages", "-k", KEY)
     assert done.returncode == 0, done.stdout
 

@@ -38,6 +38,11 @@ COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__ini
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
 COPIED += ["tests/claims.py", "tests/disturb.py", "tests/equations.py", "tests/formula.py"]
 
+EXERCISE_FILES = ["snippets/exercises/__init__.py", "snippets/exercises/checking.py"]
+EXERCISE_FILES += [f"tests/snippets/{name}" for name in ("__init__.py", "conftest.py", "exercises/__init__.py")]
+EXERCISE_FILES += [f"tests/snippets/exercises/{name}.py" for name in ("answers", "test_checking")]
+EXERCISE_FILES += [f"tests/pages/{name}.py" for name in ("faulty", "test_breakages", "test_exercises")]
+
 MODULE = '''"""A toy.
 
 Shapes: B batch, D features.
@@ -121,6 +126,58 @@ RESULTS = {
     "device": "cpu",
     "date": "2026-11-23",
 }
+EXERCISES = '''"""A toy's exercise.
+
+Shapes: B batch, D features.
+"""
+
+from torch import Tensor, ones
+
+from snippets.exercises.checking import compare
+from snippets.toy import double
+
+
+# --8<-- [start:exercise-1]
+def fourfold(x: Tensor) -> Tensor:
+    """Four times x (B, D).
+
+    Hint: Twice as much is half of it.
+    """
+    y = double(double(x))  # (B, D)
+    return y
+
+
+# --8<-- [end:exercise-1]
+
+
+def check_1(answer) -> None:
+    """On ones."""
+    compare("fourfold(1)", answer(ones(3, 2)), 4 * ones(3, 2))
+'''
+ANSWERS = '''"""Wrong answers."""
+
+from snippets.exercises import toy
+from tests.snippets.exercises.answers import prove
+
+WRONG = {1: [(toy.double, "off by up to 2")]}
+
+
+def test_answers():
+    prove(toy, 1, WRONG[1])
+'''
+FAULT = """
+```diff tests/snippets/test_toy.py::test_double
+-    y = 2 * x  # (B, D) twice as large
++    y = 3 * x  # (B, D) twice as large
+```
+"""
+SOLUTION = """
+[The starter](Toy/Toy_exercises.py)
+
+```python solution
+--8<-- "snippets/exercises/toy.py:exercise-1"
+```
+"""
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -349,7 +406,32 @@ LABS = {
         FIGURE, SVG, SVG.replace("9", "8"), "<svg", "this file is not the one that the lab of Toy wrote. Run:"
     ),
 }
-ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS
+LAST = ':main"\n```\n'  # of the page
+LINE = "    y = 2 * x  # (B, D) twice as large"
+FAULTS = {
+    f"fault {name}": Defect(POST, LAST, LAST + FAULT.replace(old, new), at, message)
+    for name, old, new, at, message in (
+        (
+            "whose line is gone",
+            "-    y = 2",
+            "-    y = 4",
+            "-    y",
+            f"the line '{LINE.strip().replace('2', '4')}' is not in",
+        ),
+        ("whose line is there often", f"-{LINE}", "-", "-", "the line '' is "),
+        (
+            "that changes nothing",
+            "+    y = 3",
+            "+    y = 2",
+            "-    y",
+            "this fault changes no line of the page's code.",
+        ),
+        ("without a sign", "+    y = 3", "y = 3", "-    y", "'y = 3 * x  # (B, D) twice as large' begins with no sign"),
+        ("of an unknown test", "test_double", "test_dubel", "-    y", f"there is no {TESTS}::test_dubel. Name the"),
+        ("without a test", f" {TESTS}::test_double", "", "-    y", "a fault names its test. Write ```diff tests/"),
+    )
+}
+ALL = SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS | FAULTS
 ALL |= {
     "hearsay": Defect(
         POST, "# Toy\n", "# Toy\n\nIn trials it fell.\n", "In trials", "'In trials' quotes what no lab recorded"
@@ -449,6 +531,53 @@ def test_a_module_without_a_test_is_told(tree):
 def test_what_is_no_defect_is_left_alone(text, tree):
     replace(tree, POST, "less than 0.97", f"less than\n\n{text}\n\n")
     assert problems(tree) == []
+
+
+@pytest.fixture
+def taught(tree) -> Path:
+    """The project with an exercise and a fault on its page."""
+    for name in EXERCISE_FILES:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    write(tree, "snippets/exercises/toy.py", EXERCISES)
+    write(tree, "tests/snippets/exercises/test_toy.py", ANSWERS)
+    replace(tree, POST, LAST, LAST + FAULT + SOLUTION)
+    return tree
+
+
+def test_exercises_and_faults_without_a_defect_have_no_problem(taught):
+    assert problems(taught) == []
+
+
+TOYS, OTHER = "snippets/exercises/toy.py", "```python library"
+MORE = "    return y\n\n\ndef more(): ...\n"
+INCOMPLETE = {
+    "no hint": Defect(TOYS, "Hint: ", "Clue: ", "def fourfold", "fourfold has no hint. Write a docstring: the task"),
+    "no check": Defect(TOYS, "check_1", "check_2", "def fourfold", "nothing checks fourfold. Write check_1(answer)"),
+    "two functions": Defect(TOYS, "    return y\n", MORE, "def more", "exercise-2 with one function is expected"),
+    "not on the page": Defect(POST, ":exercise-1", ":exercise-2", "---", "the page shows exercise-2. Include exercise"),
+    "starter not linked": Defect(POST, "](Toy/Toy_ex", "](Toy/ex", "---", "the page does not link the starter. Write"),
+}
+
+
+@pytest.mark.parametrize("defect", INCOMPLETE)
+def test_an_incomplete_exercise_is_told(defect, taught):
+    INCOMPLETE[defect].plant(taught)
+    expected, found = INCOMPLETE[defect].expected(taught).replace(f"{POST}:8:", f"{POST}:1:"), problems(taught)
+    assert any(problem.startswith(expected) for problem in found), "\n".join([expected, "not in", *found])
+
+
+def test_a_check_that_accepts_all_and_a_fault_that_no_test_notices_fail_the_suite(taught):
+    replace(taught, TOYS, "answer(ones(3, 2)), 4 * ones", "4 * ones(3, 2), 4 * ones")
+    replace(taught, POST, "+    y = 3 * x", "+    y = x + x")
+    files = ("pages/test_exercises.py", "pages/test_breakages.py", "snippets/exercises/test_toy.py")
+    status, output = suite(taught, *(f"tests/{name}" for name in files))
+    assert status == 1
+    here = "AssertionError: " + Defect(TOYS, "", "", "def fourfold", "").expected(taught)
+    assert told(output, f"{here}the empty starter is told 'right', not 'not yet'. Let check_1 call the answer"), output
+    assert told(output, f"{here}check_1 says of an answer that is not written: right. Let it call the answer"), output
+    here = Defect(POST, "", "", "-    y = 2", "").expected(taught)
+    assert told(output, f"{here}the test {TESTS}::test_double passes with this fault. Name the test that"), output
 
 
 def suite(root: Path, *arguments: str) -> tuple[int, str]:

@@ -1,6 +1,7 @@
-"""Start a post: `make new POST=LLM/Name` writes its module, page, lab and test from tools/templates/, and runs the lab.
+"""Start a post: `make new POST=LLM/Name` writes its files from tools/templates/, and runs its lab.
 
-The four files pass every test but one, which names each TODO that is left in them.
+They are its module, page, lab and test, and its exercises and their test. They pass every test but one, which names
+each TODO that is left in them.
 """
 
 import json
@@ -72,7 +73,8 @@ def notebook(cells: str) -> str:
 def files(key: str) -> dict[str, str]:
     """What each new file holds, by its path below the root."""
     module = module_of(key)
-    name, stem = key.rpartition("/")[2], module.rpartition("/")[2]
+    name, (folder, slash, stem) = key.rpartition("/")[2], module.rpartition("/")
+    folder += slash
     values = {
         "key": key,
         "title": re.sub(r"[-_]|(?<=[a-z0-9])(?=[A-Z])", " ", name),
@@ -81,7 +83,11 @@ def files(key: str) -> dict[str, str]:
         "stem": stem,
         "slug": stem.replace("_", "-"),
         "up": "../" * (key.count("/") + 1),
-        "test": f"tests/snippets/{module.rpartition('/')[0]}/test_{stem}.py".replace("//", "/"),
+        "test": f"tests/snippets/{folder}test_{stem}.py",
+        "exercises": f"snippets/exercises/{module}.py",
+        "exercises_package": f"snippets.exercises.{module}".replace("/", ".").rpartition(".")[0],
+        "starter": f"{name.replace('-', '_')}_exercises.py",
+        "folder": name,
     }
 
     def filled(template: str) -> str:
@@ -93,6 +99,8 @@ def files(key: str) -> dict[str, str]:
         f"docs/posts/{key}.md": filled("page.txt"),
         f"docs/labs/{key}.ipynb": notebook(filled("lab.txt")),
         values["test"]: filled("test.txt"),
+        values["exercises"]: filled("exercises.txt"),
+        f"tests/snippets/exercises/{folder}test_{stem}.py": filled("exercises_test.txt"),
     }
 
 
@@ -121,6 +129,8 @@ def main() -> None:
         made = create(key)
     except ValueError as error:
         sys.exit(str(error))
+    code = [path for path in made if path.endswith(".py")]  # the order of their imports depends on the name
+    subprocess.run([sys.executable, "-m", "ruff", "check", "--select", "I", "--fix", "--quiet", *code], cwd=ROOT)
     print("made:", *made, sep="\n  ")
     print("its lab runs now, some seconds, so that the page has its figure and its numbers", flush=True)
     lab = subprocess.run([sys.executable, "-m", "tools.labs", "run", key], cwd=ROOT)
@@ -128,7 +138,7 @@ def main() -> None:
         sys.exit(f"the lab failed; correct docs/labs/{key}.ipynb, then: make lab POST={key}")
     print(f"""next:
   make serve            and open http://127.0.0.1:8000/posts/{key}/
-  replace every TODO    in the four files; until then `make test` fails and names them
+  replace every TODO    in these files; until then `make test` fails and names them
   make lab POST={key}   whenever the code or the lab has changed
 docs/contributing.md explains the rest.""")
 

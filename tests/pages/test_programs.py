@@ -16,7 +16,7 @@ LIMIT = 120  # seconds
 @pytest.mark.parametrize("page", posts(), ids=lambda page: page.key)
 def test_the_program_runs_in_an_empty_folder(page, tmp_path):
     code = program(page)
-    path = tmp_path / f"{page.path.stem}.py"
+    path = tmp_path / f"{page.name}.py"
     path.write_text(code if FULL else with_constants(code, page.meta.get("quick") or {}), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OMP_NUM_THREADS")}
     if not FULL:

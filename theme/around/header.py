@@ -9,6 +9,7 @@ from pathlib import Path
 
 from theme.around.dates import last_change, written
 from theme.page import records, results
+from theme.page.exercises import path_of
 from theme.page.listings import page_url
 from theme.page.pages import Page
 from theme.page.source import relative
@@ -105,10 +106,11 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     )
 
 
-def downloads(post: Page, url: str, lab: bool) -> str:
-    """Links to the post's program, its notebook and its lab."""
-    name = post.key.rpartition("/")[2]
+def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
+    """Links to the post's program, its notebook, the starter of its exercises, and its lab."""
+    name, starter = post.name, f"{post.name}_exercises.py"
     links = [f'<a href="{name}.py" download>Program ({name}.py)</a>', f'<a href="{name}.ipynb" download>Notebook</a>']
+    links += [f'<a href="{starter}" download>Exercises ({starter})</a>'] if exercises else []
     links += [f'<a href="{relative(page_url(post.meta["module"]), url)}">Source and docstrings</a>']
     links += [f'<a href="{relative(f"labs/{post.key}/", url)}">Lab</a>'] if lab else []
     return f'<div class="downloads" data-search-exclude="true">{" ".join(links)}</div>'
@@ -123,7 +125,7 @@ def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> 
         badges(relative("", url), second),
         page_date(last_change(root, commit, paths_shown(post, root)))
         + verified(post.key, report, url)
-        + downloads(post, url, lab),
+        + downloads(post, url, lab, (root / path_of(post)).is_file()),
         verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
     )
 

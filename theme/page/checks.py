@@ -7,7 +7,7 @@ come out wrong, and stops at them; the tests run all.
 import re
 from pathlib import Path
 
-from theme.page import claims, code, equations, front, hosts, numbers, pictures
+from theme.page import breakages, claims, code, equations, exercises, front, hosts, numbers, pictures
 from theme.page.source import place
 
 TEXTS = {".md", ".py", ".ipynb", ".json", ".yml", ".css", ".js", ".html", ".txt", ".toml"}
@@ -51,6 +51,8 @@ SITE = {
     "fences hold code that is run": code.fences,
     "includes": code.includes,
     "every python block runs": code.unseen_blocks,
+    "exercises are complete and on their page": exercises.problems,
+    "faults stand in the page's code": breakages.problems,
     "formulas and labels are written as they must be": equations.written,
     "claims have ids": claims.written,
     "pictures are there and have alternative text": pictures.problems,

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from theme.page.pages import INCLUDE, Page, posts, python_blocks
+from theme.page.pages import ASIDES, INCLUDE, Page, posts, python_blocks
 from theme.page.source import once_per_version, place
 
-OPENING = re.compile(r"```(python|python fold|text|bash|bibtex)")
+KINDS = re.compile(r"python(?: (?P<kind>fold|library|given|solution))?")
+OPENING = re.compile(rf"```({KINDS.pattern}|text|bash|bibtex|diff tests/\S+::\w+)")
 MARK = re.compile(r"\s*# --8<-- \[(start|end):([a-z][a-z0-9-]*)\]")
 ANY_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 
@@ -62,7 +63,7 @@ def fence_problems(path: Path, root: Path) -> Iterator[str]:
         elif not opened and ANY_FENCE.match(line):
             match = OPENING.fullmatch(line)
             if match is None:
-                mend = "Write ```python, ```python fold, ```text, ```bash or ```bibtex at the beginning of the line"
+                mend = "Write ```python, ```python fold, ```text, or another kind that docs/contributing.md names"
                 yield f"{here}: no runner and no test sees the fence {line!r}. {mend}"
             opened, kind, lines = here, match[1] if match else "other", 0
         elif opened and ANY_FENCE.match(line):
@@ -75,8 +76,16 @@ def fence_problems(path: Path, root: Path) -> Iterator[str]:
                     yield f"{here}: {line!r} is no include of a section. {mend}"
                 elif not kind.startswith("python"):
                     yield f"{here}: this include is in no python block. Put it between ```python and ```"
+                elif (folder := aside(line)) != ASIDES.get(kind.partition(" ")[2], ""):
+                    kinds = [f"```python {name}" for name in ASIDES if ASIDES[name] == folder] or ["```python"]
+                    yield f"{here}: {line!r} stands in a block of another kind. Write {' or '.join(kinds)} above it"
             elif kind.startswith("python"):
                 yield f"{here}: {line!r} is typed on the page. Include a section of a module instead"
+
+
+def aside(path: str) -> str:
+    """The folder of code that is beside a page's program, where a path or an include is of one; else ""."""
+    return next((folder for folder in ASIDES.values() if folder in path), "")
 
 
 @once_per_version

@@ -6,7 +6,9 @@ The builder passes a `theme.page.source.Source` and calls `theme.page.late.inser
 {{ claim: ddpm-clipping }}              a small mark that leads to the test of what stands before it
 $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equation
 [](#eq-name) or [](Other.md#eq-name)    a link to it, worded "equation (1)"
---8<-- "snippets/ddpm.py:schedule"      in a ```python fence: a titled block; ```python fold: a folded one
+--8<-- "snippets/ddpm.py:schedule"      in a ```python fence: a titled block; ```python fold: a folded one;
+                                        ```python library, given, solution: code beside the page's program
+```diff tests/snippets/test_x.py::test  a fault in the page's code, and the test that catches it
 ![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it
 [text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
 {{ cards }}, {{ program }}              on a line of its own: HTML that the build hands over
@@ -22,7 +24,7 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme.page import claims, equations, late, listings, maths, pictures, results
+from theme.page import breakages, claims, equations, late, listings, maths, pictures, results
 from theme.page.marks import Mark
 from theme.page.pages import ROOT
 from theme.page.source import TOKEN, Source
@@ -45,7 +47,8 @@ class Notations(Preprocessor):
         if match["mark"]:
             if not source.key:
                 return text
-            return f"{listings.titled_fence(source.root, match['info'], match['body'])}\n{text.partition(chr(10))[2]}"
+            titled = breakages.titled_fence if match["info"].startswith("diff") else listings.titled_fence
+            return f"{titled(source, match)}\n{text.partition(chr(10))[2]}"
         if match["alt"]:
             return TOKEN.sub(lambda part: self._result(part, offset, plain=True), text[2:]).join(("![", ""))
         elif match["braces"] is not None:
@@ -230,8 +233,8 @@ class Verbatim(Extension):
             md.treeprocessors.register(processor, f"verbatim-{name}", priority)
         for extension in md.registeredExtensions:
             if isinstance(extension, SuperFencesCodeExtension):
-                fence = listings.python_fence(source)
-                extension.extend_super_fences("python", fence, _with_settings, None)
+                for language, formatter in (("python", listings.python_fence), ("diff", breakages.fence)):
+                    extension.extend_super_fences(language, formatter(source), _with_settings, None)
 
 
 def _with_settings(language, inputs, options, attrs, md) -> bool:

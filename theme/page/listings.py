@@ -10,20 +10,19 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
-from theme.page import late
-from theme.page.code import sections
-from theme.page.pages import INCLUDE, PYTHON_FENCE
+from theme.page import exercises, late
+from theme.page.code import KINDS, sections
+from theme.page.pages import ASIDES, INCLUDE
 from theme.page.source import Source, once_per_version
 
 
-def titled_fence(root: Path, info: str, body: str) -> str:
-    """The opening line of a post's fence, with the title that `python_fence` reads."""
-    if not PYTHON_FENCE.match("```" + info):
-        return "```" + info
-    found = INCLUDE.fullmatch(body.rstrip("\n"))
-    line = sections(root)[0][found["path"], found["section"]][0] + 1
-    fold = ' fold="fold"' if info.endswith("fold") else ""
-    return f'```python title="{found["path"]}:{found["section"]}:{line}"{fold}'
+def titled_fence(source: Source, fence: re.Match) -> str:
+    """The opening line of a post's fence (a match of TOKEN), with the title that `python_fence` reads."""
+    if not KINDS.fullmatch(fence["info"]):
+        return fence["mark"] + fence["info"]
+    found = INCLUDE.fullmatch(fence["body"].rstrip("\n"))
+    line = sections(source.root)[0][found["path"], found["section"]][0] + 1
+    return f'```python title="{found["path"]}:{found["section"]}:{line}:{fence["info"].partition(" ")[2]}"'
 
 
 def block_id(path: str, section: str) -> str:
@@ -32,8 +31,8 @@ def block_id(path: str, section: str) -> str:
 
 
 def accept_options(language, inputs, options, attrs, md) -> bool:
-    """Hand title and fold to `python_fence`."""
-    options.update({name: inputs[name] for name in ("title", "fold") if name in inputs})
+    """Hand the title to the formatter of a fence."""
+    options.update({name: inputs[name] for name in ("title",) if name in inputs})
     return True
 
 
@@ -44,7 +43,9 @@ def python_fence(source: Source):
     """Formatter of Python fences: the title is a link to the section's first line on the source page."""
 
     def format_fence(src, language, options, md, **kwargs):
-        title, fold = options.pop("title", None), options.pop("fold", None)
+        title = options.pop("title", None)
+        path, section, line, kind = title.split(":") if title else ("", "", "", "")
+        src, hint = exercises.without_hint(src) if kind == "solution" else (src, "")
         if src not in _blocks:
             _blocks[src] = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
         block = _blocks[src]
@@ -54,12 +55,17 @@ def python_fence(source: Source):
         block = block.replace(">", f' style="--lines: {lines}">', 1)  # the stylesheet reserves their height
         if not title:
             return block
-        path, section, line = title.split(":")
-        link = f'<a href="{source.link(page_url(path))}#L{line}">{path}</a>'
+        name = {"library": "In the library · ", "given": "Given · "}.get(kind, "")
+        link = f'{name}<a href="{source.link(page_url(path))}#L{line}">{path}</a>'
         block = block.replace(">", f'><span class="filename">{link}</span>', 1)
         block = block.replace(" ", f' id="{block_id(path, section)}" ', 1)
-        if fold:
+        if kind in ASIDES:
+            block = block.replace('class="', f'class="{kind} ', 1)
+        if kind == "fold":
             block = f'<details class="fold"><summary>{section} · {path}</summary>{block}</details>'
+        if kind == "solution":
+            block = f'<details class="fold"><summary>Solution</summary>{block}</details>'
+            block = f'<details class="fold"><summary>Hint</summary><p>{html.escape(hint)}</p></details>{block}'
         return block
 
     return format_fence

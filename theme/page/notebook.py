@@ -9,8 +9,9 @@ from pathlib import Path
 from theme.page import results
 from theme.page.claims import CLAIM
 from theme.page.equations import LABEL
+from theme.page.exercises import without_hint
 from theme.page.marks import Mark
-from theme.page.pages import PYTHON_FENCE, Page, python_blocks
+from theme.page.pages import ASIDES, PYTHON_FENCE, Page, expand, python_blocks
 from theme.page.source import TOKEN
 
 HELD = re.compile("\ue000([0-9]+)\ue001")
@@ -28,6 +29,21 @@ def _note(match) -> str:
     return "\n".join(f"> {line}".rstrip() for line in text.split("\n")) + "\n\n"
 
 
+def _code(info: str, body: str, root: Path) -> str:
+    """A fence whose code is no part of the program, as any notebook shows it."""
+    language, _, kind = info.partition(" ")
+    if language == "diff":
+        return f"```diff\n{body}```\n\nCaught by the test `{kind.rpartition('::')[2]}`."
+    if kind not in ASIDES:
+        return f"```{info}\n{body}```"
+    code, hint = without_hint(expand(body, root).rstrip("\n"))
+    code = f"```python\n{code}\n```"
+    if kind != "solution":
+        return code
+    folds = (("Hint", hint), ("Solution", code))
+    return "\n\n".join(f"<details><summary>{name}</summary>\n\n{text}\n\n</details>" for name, text in folds)
+
+
 def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tuple[str, dict]:
     """Markdown without the site's own notations, and the pictures that it shows."""
     held, pictures = [], {}
@@ -39,7 +55,8 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
             return "" if CLAIM.fullmatch(match[0]) else results.value(root, match["braces"])[0]
         if match["alt"] is not None:
             return match[0]
-        held.append(LABEL.sub(lambda label: f"\\tag{{{known[label[1]].number}}}", match[0]))
+        code = _code(match["info"], match["body"], root) if match["mark"] else None
+        held.append(code or LABEL.sub(lambda label: f"\\tag{{{known[label[1]].number}}}", match[0]))
         return f"\ue000{len(held) - 1}\ue001"
 
     def attach(match) -> str:

@@ -5,6 +5,10 @@ Notation of a page's source:
     --8<-- "snippets/ddpm.py:schedule"
     ```
     ```python fold       the same, folded on the page
+    ```python library    the same with another library: of snippets/library/, no part of the page's program
+    ```python given      code that an exercise starts from: of snippets/exercises/, no part of the program
+    ```python solution   its solution, folded: of snippets/exercises/, no part of the program
+    ```diff tests/snippets/test_ddpm.py::test_jump    a fault in the program's code, and the test that catches it
 """
 
 import ast
@@ -33,6 +37,7 @@ SNIPPET_OPTIONS = {"check_paths": True, "dedent_subsections": True, "restrict_ba
 INCLUDE = re.compile(r'^--8<-- "(?P<path>snippets/[\w/]+\.py):(?P<section>[a-z][a-z0-9-]*)"$', re.M)
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.S | re.M)
 PYTHON_FENCE = re.compile(r"^```python(?: fold)?$")
+ASIDES = {"library": "snippets/library/", "given": "snippets/exercises/", "solution": "snippets/exercises/"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Page:
     def includes(self) -> list[tuple[str, str]]:
         """(module path, section) of each include, in order."""
         return [(m["path"], m["section"]) for m in INCLUDE.finditer(self.text)]
+
+    @property
+    def name(self) -> str:
+        """Of its program, which other files import: Decoder_Only for "LLM/Decoder-Only"."""
+        return self.key.rpartition("/")[2].replace("-", "_")
 
 
 def read_page(path: Path, docs: Path = ROOT / "docs") -> Page:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, report
-from theme.page import checks, equations, late, listings, marks, maths, notebook, pages, records
+from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, records
 from theme.site import labs, policy
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
@@ -81,7 +81,7 @@ def on_config(config):
 
 
 def on_files(files: Files, config) -> Files:
-    """Add what is made rather than written: styles, source pages, downloads."""
+    """Add what is made rather than written: styles, starters of exercises, source pages."""
     root = build.root
     for file in list(files):
         if file.src_uri.startswith("assets/") and file.src_dir != config.docs_dir:
@@ -96,6 +96,9 @@ def on_files(files: Files, config) -> Files:
     for line in (root / "theme/packages.txt").read_text(encoding="utf-8").splitlines()[1:]:
         address, path = line.split()
         add(f"{ASSETS}/{address}", abs_src_path=str(pages.ROOT / "node_modules" / path))
+    for key, post in build.posts.items() if not build.wrong else ():
+        if (root / exercises.path_of(post)).is_file():
+            add(f"posts/{key}/{post.name}_exercises.py", content=exercises.starter(post, root))
     for path in sorted(listings.source_files(root)):
         add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\nsearch: {{exclude: true}}\n---\n")
     return files
@@ -119,7 +122,7 @@ def on_env(env, config, files: Files) -> None:
         state = key, post.text, str(post.meta["title"]), url, hash(versions), hash(numbers)
         if state not in _made:
             _made[state] = pages.program(post, root), notebook.notebook(post, root, build.equations, url)
-        name = f"posts/{key}/{key.rpartition('/')[2]}"
+        name = f"posts/{key}/{post.name}"
         for ending, content in zip(("py", "ipynb"), _made[state], strict=True):
             files.append(File.generated(config, f"{name}.{ending}", content=content))
 
