@@ -17,7 +17,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test test-full site lab relab labs new lint format clean setup post
+.PHONY: help serve test test-full site lab relab labs record new lint format clean setup post
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 | \2/p' Makefile | awk -F' [|] ' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ relab: setup ## after a change of code: do numbers of a lab change? (POST=Diffus
 
 labs: setup ## run the lab of every post
 	@$(RUN) -m tools.labs all $(ARGS)
+
+record: setup ## record what a page's program prints: POST=Diffusion (without POST, all whose record is stale)
+	@$(RUN) -m tools.record $(POST)
 
 new: post setup ## start a post: POST=LLM/Name makes its module, page, lab and test
 	@$(RUN) -m tools.new "$(POST)"

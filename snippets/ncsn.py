@@ -21,7 +21,7 @@ from tqdm import trange
 from snippets.blocks.unet import UNet
 from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
-from snippets.ddpm import save_grid
+from snippets.ddpm import ema_update, save_grid
 
 
 # --8<-- [start:ladder]
@@ -172,9 +172,7 @@ def train(
         loss.backward()
         optimizer.step()
         decline.step()
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - min(0.995, step / (step + 10)))
+        ema_update(average, model, decay=min(0.995, step / (step + 10)))
     return average
 
 

@@ -4,22 +4,18 @@
 and a run in which everything passed writes .verified/report.json.
 """
 
-import functools
 import os
 import random
-import re
 import sys
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
 
-from tests import claims, equations, shapes
+from tests import claims, equations, oracles, shapes
 from tests.claims import results  # noqa: F401  a fixture
 from theme.around import report
 
 ROOT = Path(__file__).resolve().parents[1]
-ORACLE = re.compile(r"(\w+)((?:\.\w+)+)")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each process, or they get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,7 +30,9 @@ def pytest_configure(config):
         chosen = [name for name in ("keyword", "markexpr", "lf", "deselect") if getattr(config.option, name, None)]
         if chosen or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             raise pytest.UsageError("--complete is for the whole suite: give no files, -k, -m, --lf or --deselect")
-    config.pluginmanager.register(Proof(config), "proof")
+    proof = Proof(config)
+    config.pluginmanager.register(proof, "proof")
+    config.pluginmanager.register(oracles.Oracles(proof.watch), "oracles")
     config.pluginmanager.register(equations.Markers(ROOT), "equations")
     config.pluginmanager.register(claims.Claims(), "claims")
 
@@ -54,8 +52,11 @@ class Proof:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item):
-        for marker in item.iter_markers("equation"):
-            item.user_properties += [("equation", one) for one in marker.args]
+        for kind in ("equation", "claim"):
+            for marker in item.iter_markers(kind):
+                item.user_properties += [(kind, one) for one in marker.args]
+        callspec = getattr(item, "callspec", None)
+        item.user_properties += [("page", key) for key in report.pages_of(callspec.params.values() if callspec else ())]
         return (yield from self.watched(item))
 
     @pytest.hookimpl(wrapper=True)
@@ -64,7 +65,7 @@ class Proof:
 
     def watched(self, item):
         """Run a hook with shape comments checked, if it is of a test of snippets."""
-        if ROOT / "tests/snippets" not in item.path.parents:
+        if ROOT / "tests/snippets" not in item.path.parents and "agrees" not in getattr(item, "fixturenames", ()):
             return (yield)
         with self.watch:
             result = yield
@@ -76,9 +77,7 @@ class Proof:
         if report.skipped and not report.nodeid.startswith("tests/site/"):  # which may lack a browser
             self.skipped.append(report.nodeid)
         if report.when == "call" and report.passed:
-            kinds = {"equations": "equation", "evaluated": "evaluated", "oracles": "oracle"}
-            values = {name: [v for k, v in report.user_properties if k == kind] for name, kind in kinds.items()}
-            self.tests.append({"id": report.nodeid, **values})
+            self.tests.append({"id": report.nodeid, "properties": report.user_properties})
 
     def pytest_sessionfinish(self, session):
         if not self.first:
@@ -127,27 +126,6 @@ def seeds():
 
 
 @pytest.fixture
-def agrees(request):
-    """A function that asserts that our values are an independent implementation's, and notes how closely."""
-
-    def check(ours, theirs, oracle: str, tolerance: float = 1e-5) -> None:
-        """Compare tensors or numbers in float64; oracle is a dotted name (`diffusers.DDPMScheduler`) or prose."""
-        import torch
-
-        ours, theirs = (torch.as_tensor(value).detach().to("cpu", torch.float64) for value in (ours, theirs))
-        assert ours.shape == theirs.shape, f"ours has the shape {tuple(ours.shape)}, {oracle} {tuple(theirs.shape)}"
-        assert not ours.isnan().any(), "ours holds NaN"
-        assert not theirs.isnan().any(), f"{oracle} holds NaN"
-        assert ours.numel(), "there is nothing to compare"
-        difference = (ours - theirs).abs().max().item()
-        assert difference <= tolerance, f"ours and {oracle} differ by {difference:.3g}, more than {tolerance:g}"
-        found = {"name": named(oracle), "difference": difference, "tolerance": tolerance}
-        request.node.user_properties.append(("oracle", found))
-
-    return check
-
-
-@pytest.fixture
 def formula(request):
     """A function that reads a numbered equation from its page: formula("ddpm-forward").holds({"x_t": xt, …})."""
     from tests.formula import Formula
@@ -157,15 +135,3 @@ def formula(request):
         return Formula(name, tex, place, lambda: request.node.user_properties.append(("evaluated", name)))
 
     return read
-
-
-@functools.cache  # looking through all installed packages is slow, and slower while shapes are watched
-def named(oracle: str) -> str:
-    """An oracle's name with the installed version: diffusers.DDPMScheduler -> diffusers 0.42.1 DDPMScheduler."""
-    found = ORACLE.fullmatch(oracle)
-    if found is None:
-        return oracle
-    package = packages_distributions().get(found[1])
-    if package is None:
-        raise ValueError(f"an oracle is named by its package, as in diffusers.DDPMScheduler, given {oracle}")
-    return f"{found[1]} {version(package[0])} {found[2].rpartition('.')[2]}"

@@ -5,6 +5,10 @@ A shape comment ends a statement: `x = f(x)  # (B, C, H // 2, W) what it is for`
 call to call. `()` is a scalar tensor, `_` a size that is not stated. Letters stand in the module's docstring, in the
 paragraph that begins with `Shapes:`; within one call, a letter has one size. A comment is proved once a call reached it
 in which its letters and sizes are all different, so that two that were swapped would not pass.
+
+Shapes in a function's docstring use the same letters, and its whole numbers by name. In `Logits (B, T, V) of tokens
+(B, T)`, the second stands behind the name of an argument (or its plural); other shapes of the first sentence, or behind
+the word Returns, are of what is returned. A call that returns and contradicts them fails.
 """
 
 import ast
@@ -24,7 +28,7 @@ from types import CodeType, FrameType
 SHAPE = re.compile(r"\((?:[^()]|\([^()]*\))*\)|_\b")
 BEGINS = re.compile(r"# (?:\(|_\b)")
 SECTION = re.compile(r"^\s*# --8<-- \[(start|end):")
-GENERATOR = 0x20  # flag of a generator's code
+FUNCTION, GENERATOR = 0x1, 0x20  # flags of a function's and of a generator's code
 PAUSES = {dis.opmap["YIELD_VALUE"], dis.opmap["RESUME"]}  # where a frame stands that yields; Python 3.13: RESUME
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in dis.opmap}
 
@@ -58,6 +62,16 @@ class Dim:
         if not slope or at[2] - at[1] != slope:
             return None
         return -1 if (size - at[0]) % slope else (size - at[0]) // slope
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a docstring says of the shape of an argument, or (name = "") of what is returned: one of several."""
+
+    line: int
+    name: str
+    shapes: tuple[tuple[Dim, ...], ...]
+    text: str
 
 
 @dataclass(eq=False)
@@ -132,6 +146,7 @@ class Module:
         self.source = path.read_text(encoding="utf-8")
         self.problems: list[str] = []
         self.scopes: dict[tuple[int, str], dict[int, Statement]] = {}
+        self.stated: dict[tuple[int, str], list[Stated]] = {}  # by docstrings
         self.tree = ast.parse(self.source)
         self.letters = declared(ast.get_docstring(self.tree) or "")
         self.shown = set(self._shown())
@@ -185,6 +200,8 @@ class Module:
             inner = scope
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 inner = (min([child.lineno, *(d.lineno for d in child.decorator_list)]), child.name)
+                if not isinstance(child, ast.ClassDef) and ast.get_docstring(child):
+                    self.stated[inner] = stated(child, self.letters)
             elif isinstance(child, ast.stmt):
                 yield scope, child
             if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
@@ -242,6 +259,41 @@ class Module:
         return all(isinstance(name, ast.Name) for name in names) and not alias
 
 
+def stated(function: ast.FunctionDef, letters: set[str]) -> list[Stated]:
+    """The shapes in a function's docstring."""
+    node, arguments, found, end = function.body[0], function.args, [], 0
+    text = node.value.value
+    given = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+    names = [one.arg for one in given]
+    numbers = {one.arg for one in given if one.annotation and ast.unparse(one.annotation) == "int"}
+    returns = re.search(r"\b[Rr]eturns\b", text)
+    first = re.search(r"\.\s|$", text).end()  # of its sentences
+    for match in SHAPE.finditer(text):
+        try:
+            shape = parse_shape(match[0].replace("(…,", "(_,"))
+        except ValueError:
+            continue
+        used = {name for dim in shape for name in dim.letters}
+        if not used <= letters | numbers or any(dim.text == "0" for dim in shape):
+            continue  # (x, y), (0, 1)
+        shapes = ((Dim("..."), *shape[1:]) if "…" in match[0] else shape,)
+        noun = re.search(r"(\w+)`? (?:is |are )?$", text[: match.start()])
+        name = next((name for name in names if noun and noun[1] in (name, f"{name}s")), "")
+        if found and text[end : match.start()] == " or ":
+            before = found.pop()
+            name, shapes = before.name, before.shapes + shapes
+        if name or (returns.start() < match.start() if returns else match.start() < first):
+            line = node.lineno + text.count("\n", 0, match.start())
+            found.append(Stated(line, name, shapes, " or ".join(written(shape) for shape in shapes)))
+        end = match.end()
+    return found
+
+
+def written(shape: tuple[Dim, ...]) -> str:
+    """A shape as text."""
+    return f"({', '.join(dim.text for dim in shape)}{',' * (len(shape) == 1)})"
+
+
 CHECKABLE = "Put it behind an assignment, a return or the head of a for loop, on its last line"
 
 
@@ -286,8 +338,12 @@ def unwatched() -> Iterator[None]:
 class Call:
     """What one call of a function has shown so far."""
 
-    def __init__(self, module: Module, lines: dict[int, Statement]):
-        self.module, self.lines = module, lines
+    def __init__(self, module: Module, lines: dict[int, Statement], stated: list[Stated], given: dict):
+        self.module, self.lines, self.stated = module, lines, stated
+        # of arguments, as they were given: the sizes, and the whole numbers
+        sizes = {one.name: shape_of(given.get(one.name)) for one in stated if one.name}
+        self.sizes = {name: size for name, size in sizes.items() if size is not None}
+        self.numbers = {name: value for name, value in given.items() if type(value) is int} if stated else {}
         self.pending: Statement | None = None  # runs, but has not finished
         self.returning: Statement | None = None
         self.letters: dict[str, int] = {}
@@ -305,6 +361,7 @@ class Watch:
         self.modules: dict[str, Module] = {}
         self.generators: dict[FrameType, Call] = {}
         self.wrong: list[str] = []
+        self.entered: dict[int, CodeType] = {}  # the code of each function that ran, by its id
         self.findings: dict[str, dict] = {}  # module -> proved: lines, equal: {line: sizes}, bare: lines
 
     def __enter__(self) -> "Watch":
@@ -319,8 +376,19 @@ class Watch:
             self._close(call, ended=False)
         self.generators.clear()
 
+    def functions(self, entered: dict[int, CodeType]) -> dict[str, list[int]]:
+        """The functions of snippets among the code that was entered: path -> the lines at which they begin."""
+        found: dict[str, set[int]] = {}
+        for code in entered.values():
+            if code.co_filename in self.files and code.co_flags & FUNCTION:
+                found.setdefault(self.files[code.co_filename].relative_to(self.root).as_posix(), set()).add(
+                    code.co_firstlineno
+                )
+        return {path: sorted(lines) for path, lines in found.items()}
+
     def _trace(self, frame: FrameType, event: str, arg):
         code = frame.f_code
+        self.entered[id(code)] = code
         path = self.files.get(code.co_filename)
         if path is None:
             return None
@@ -330,10 +398,11 @@ class Watch:
             if module is None:
                 module = self.modules[code.co_filename] = Module(path, self.root)
             first = 0 if code.co_name == "<module>" else code.co_firstlineno
-            lines = module.scopes.get((first, code.co_name))
-            if lines is None:
+            lines, stated = (of.get((first, code.co_name)) for of in (module.scopes, module.stated))
+            if not lines and not stated:
                 return None
-            call = Call(module, lines)
+            frame.f_trace_lines = bool(lines)
+            call = Call(module, lines or {}, stated or [], frame.f_locals if stated else {})
             if code.co_flags & GENERATOR:
                 self.generators[frame] = call
         return self._tracer(call)
@@ -378,6 +447,8 @@ class Watch:
         statement = call.returning
         if statement is not None and statement.shapes:
             self._compare(call, statement, list(value) if isinstance(value, tuple) else [value])
+        if returned and call.stated:
+            self._docstring(call, value)
         self._close(call, ended=returned)
         self.generators.pop(frame, None)
 
@@ -404,25 +475,38 @@ class Watch:
 
     def _solve(self, call: Call) -> None:
         """Take letters' sizes from what was seen, and compare the rest with them, until nothing more is known."""
-        before = None
-        while call.open and len(call.open) != before:
-            before, rest = len(call.open), []
-            for entry in call.open:
-                dim, size, statement, real = entry
-                unknown = dim.letters - call.letters.keys()
-                if not unknown:
-                    if dim.size(call.letters) != size:
-                        self._wrong(call, statement, real)
-                    continue
-                letter = next(iter(unknown))
-                value = dim.solve(letter, call.letters, size) if len(unknown) == 1 else None
-                if value is None:
-                    rest.append(entry)
-                elif value < 0:
-                    self._wrong(call, statement, real)
-                else:
-                    call.letters[letter], call.origin[letter] = value, statement.last
-            call.open = rest
+        call.open, wrong, gave = settle(call.open, call.letters)
+        call.origin |= {letter: statement.last for letter, (_, _, statement, _) in gave.items()}
+        for _, _, statement, real in wrong:
+            self._wrong(call, statement, real)
+
+    def _docstring(self, call: Call, value) -> None:
+        """The call returned: compare what its docstring states with what was given and what is returned."""
+        letters = call.numbers | call.letters
+        for one in call.stated:
+            if one.name in call.sizes:
+                self._fit(call, [one], call.sizes[one.name], letters)
+        results = [one for one in call.stated if not one.name]
+        for part in value if isinstance(value, tuple) else (value,):
+            if results and (sizes := shape_of(part)) is not None:
+                self._fit(call, results, sizes, letters)
+
+    def _fit(self, call: Call, stated: list[Stated], sizes: tuple[int, ...], letters: dict[str, int]) -> None:
+        """Note that sizes are none of those that are stated, or learn letters from them."""
+        for shape in (shape for one in stated for shape in one.shapes):
+            found = dict(letters)
+            if shape[0].text == "...":
+                shape, rest = shape[1:], sizes[len(sizes) - len(shape) + 1 :]
+            else:
+                rest = sizes
+            parts = [(dim, size) for dim, size in zip(shape, rest, strict=False) if dim.text != "_"]
+            if len(shape) == len(rest) and not settle(parts, found)[1]:
+                return letters.update(found)
+        real = f"{stated[0].name or 'what is returned'} is {sizes}"
+        said = f"the docstring says {' or '.join(one.text for one in stated)}"
+        used = {name for one in stated for shape in one.shapes for dim in shape for name in dim.letters}
+        known = [f"{name} = {letters[name]}" for name in sorted(used & letters.keys())]
+        self._say(call, stated[0].line, real, said, known)
 
     def _close(self, call: Call, ended: bool) -> None:
         """After a call: which comments are proved by it, and which could not be compared."""
@@ -449,11 +533,44 @@ class Watch:
 
     def _wrong(self, call: Call, statement: Statement, real: str) -> None:
         used = sorted({letter for dim in statement.dims for letter in dim.letters} & call.letters.keys())
-        known = ", ".join(f"{x} = {call.letters[x]} from line {call.origin[x]}" for x in used)
-        said = f"the comment says {statement.text}" + (f" with {known}" if known else "")
-        message = f"{call.module.name}:{statement.last}: {real}, {said}. Correct the comment or the code"
-        if not any(m.startswith(f"{call.module.name}:{statement.last}:") for m in self.wrong):
-            self.wrong.append(message)
+        known = [f"{x} = {call.letters[x]} from line {call.origin[x]}" for x in used]
+        self._say(call, statement.last, real, f"the comment says {statement.text}", known)
+
+    def _say(self, call: Call, line: int, real: str, said: str, known: list[str]) -> None:
+        if known:
+            said += f" with {', '.join(known)}"
+        what = said.split()[1]  # comment, docstring
+        if not any(message.startswith(f"{call.module.name}:{line}:") for message in self.wrong):
+            self.wrong.append(f"{call.module.name}:{line}: {real}, {said}. Correct the {what} or the code")
+
+
+def settle(entries: list[tuple], letters: dict[str, int]) -> tuple[list[tuple], list[tuple], dict[str, tuple]]:
+    """Take letters' sizes from entries (dim, size, …): those still open, those that contradict, who gave a letter."""
+    wrong, gave, before = [], {}, None
+    while entries and len(entries) != before:
+        before, rest = len(entries), []
+        for entry in entries:
+            dim, size = entry[:2]
+            unknown = dim.letters - letters.keys()
+            if not unknown:
+                wrong += [entry] if dim.size(letters) != size else []
+                continue
+            letter = next(iter(unknown))
+            value = dim.solve(letter, letters, size) if len(unknown) == 1 else None
+            if value is None:
+                rest.append(entry)
+            elif value < 0:
+                wrong.append(entry)
+            else:
+                letters[letter], gave[letter] = value, entry
+        entries = rest
+    return entries, wrong, gave
+
+
+def shape_of(value) -> tuple[int, ...] | None:
+    """A tensor's or an array's shape; None for anything else."""
+    shape = getattr(value, "shape", None)
+    return tuple(shape) if isinstance(shape, tuple) else None
 
 
 def alike(sizes: dict[str, int]) -> str:

@@ -467,3 +467,69 @@ def test_findings_of_several_processes_add_up():
     total = shapes.merge([one, two])
     assert total["snippets/toy.py"]["proved"] == {8, 9} and total["snippets/toy.py"]["bare"] == {3}
     assert total["snippets/b.py"]["proved"] == {1}
+
+
+# Each docstring is of an f(x, n) that gets x (2, 3, 8, 6) and returns x[0] of shape (3, 8, 6); n is 3.
+TRUE = [
+    "Of x (B, n, H, W) the first (n, H, W).",
+    "Images (C, H, W) of x (B, C, H, W).",
+    "Returns (3, H, W). More (7, 7) says nothing, and so do (x, n), (0, 1) and (B / 2).",
+    "Rows (T, T) become columns; returns (C, H, W).",
+    "The first of x (_, C, H, W). Behind the first sentence, (B, B) is no claim.",
+    "Pixels (…, W) of x (…, H, W).",
+    "For `x` (B,) or (B, C, H, W): (C, H // 2 * 2, W).",
+    "Of xs (B, C, H, W).",
+    "x is (B, C, H, W), and Y (Y, Y) is no letter.",
+]
+FALSE = {
+    "Of x (B, n + 1, H, W).": "x is (2, 3, 8, 6), the docstring says (B, n + 1, H, W) with n = 3. Correct",
+    "Images (C, W, H) of x (B, C, H, W).": "what is returned is (3, 8, 6), the docstring says (C, W, H) with C = 3",
+    "Of x (B, C, H).": "x is (2, 3, 8, 6), the docstring says (B, C, H). Correct the docstring",
+    "Returns (3, H).": "what is returned is (3, 8, 6), the docstring says (3, H). Correct",
+    "Of xs (B,) or (B, C).": "x is (2, 3, 8, 6), the docstring says (B,) or (B, C). Correct",
+    "Pixels (…, H) of x (…, H, W).": "what is returned is (3, 8, 6), the docstring says (..., H) with H = 8",
+    "Columns (W,) or rows (C, H, 7).": "what is returned is (3, 8, 6), the docstring says (W,) or (C, H, 7)",
+}
+
+
+@pytest.mark.parametrize("said", TRUE)
+@pytest.mark.parametrize("body", ["return x[0]", "y = x  # (B, C, H, W)\n    return y[0]  # (C, H, W)"])
+def test_true_docstrings_pass(said, body, tmp_path):
+    wrong, _ = run(tmp_path, f'def f(x, n: int):\n    """{said}"""\n    {body}\n', (Array(2, 3, 8, 6), 3))
+    assert not wrong
+
+
+@pytest.mark.parametrize("said", FALSE)
+def test_a_wrong_docstring_is_told_with_file_line_and_sizes(said, tmp_path):
+    body = f'def f(x, n: int):\n    """\n    {said}"""\n    return x[0]\n'
+    (wrong,), _ = run(tmp_path, body, (Array(2, 3, 8, 6), 3))
+    assert wrong.startswith(f"snippets/toy.py:9: {FALSE[said]}"), wrong
+
+
+def test_a_docstring_and_the_comments_below_have_the_same_letters(tmp_path):
+    body = '    """Of x (B, H, C, W)."""\n    y = x  # (B, C, H, W)\n    return y\n'
+    (wrong,), _ = run(tmp_path, f"def f(x):\n{body}", (Array(2, 3, 8, 6),))
+    told = "snippets/toy.py:8: x is (2, 3, 8, 6), the docstring says (B, H, C, W) with B = 2, C = 3, H = 8, W = 6."
+    assert wrong.startswith(told)
+
+
+def test_docstrings_of_methods_of_several_results_and_of_generators(tmp_path):
+    body = (
+        'class A:\n    def m(self, x):\n        """Of x (B, B)."""\n        return x[0], x\n\n'
+        '    def n(self, x):\n        """(C, H, W) and (B, C, H, H)."""\n        return x[0], x\n\n\n'
+        'def g(x):\n    """Of x (B, C)."""\n    yield x\n\n\n'
+        "def f(x):\n    A().m(x)\n    A().n(x)\n    list(g(x))\n"
+    )
+    wrong, _ = run(tmp_path, body, (Array(2, 3, 8, 6),))
+    assert [message.split(": ")[1] for message in wrong] == [
+        "x is (2, 3, 8, 6), the docstring says (B, B). Correct the docstring or the code",
+        "what is returned is (2, 3, 8, 6), the docstring says (C, H, W) or (B, C, H, H) with C = 3, H = 8, W = 6. "
+        "Correct the docstring or the code",
+        "x is (2, 3, 8, 6), the docstring says (B, C). Correct the docstring or the code",
+    ]
+
+
+def test_a_call_that_raises_owes_its_docstring_nothing(tmp_path):
+    body = 'def f(x):\n    """Of x (B, C)."""\n    {}["raises"]\n'
+    wrong, _ = run(tmp_path, body, (Array(2, 3, 8, 6),))
+    assert not wrong

@@ -79,7 +79,7 @@ class RMSNorm(nn.Module):
 
 # --8<-- [start:rotate]
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in the layout of transformers: x (…, T, D) by angles whose cos and sin (T, P) are given."""
+    """RoPE in the layout of transformers: x (…, T, D) by angles, given as cos and sin (T, P) or (1, P)."""
     first, second = x.chunk(2, dim=-1)  # _, _ of P features each: partners
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)  # _ like x
     return turned
@@ -560,7 +560,7 @@ def fast_step(model: Llama, token: Tensor, place: Tensor, cache: list[Cache]) ->
 def generate_fast(
     model: Llama, prompt: Tensor, num_new: int, step: Callable, sampling: Sampling = GREEDY, generator=None
 ) -> Tensor:
-    """As `generate`, for one text (1, T), with a compiled fast_step."""
+    """As `generate`, for one prompt (1, T), with a compiled fast_step."""
     check_prompt(prompt, num_new, model.config)
     if len(prompt) != 1:
         raise ValueError(f"one text is expected, given {len(prompt)}")
@@ -579,9 +579,9 @@ def generate_fast(
 
 # --8<-- [start:accept]
 def accept(target: Tensor, draft: Tensor, drafted: Tensor, generator=None) -> Tensor:
-    """Of drafted tokens (K,), those that may stay, and one more (Algorithm 1 of Leviathan et al.).
+    """Those of drafted (K,) that may stay, and one more token (Algorithm 1 of Leviathan et al.).
 
-    Drafted token i was drawn from draft[i] (V,); target (K + 1, V) are the probabilities that are wanted.
+    drafted[i] was drawn from row i of draft (K, V); target (K + 1, V) are the probabilities that are wanted.
     """
     if target.shape != (len(drafted) + 1, draft.shape[-1]) or draft.shape[0] != len(drafted):
         given = f"{tuple(target.shape)}, {tuple(draft.shape)}, {tuple(drafted.shape)}"

@@ -404,7 +404,7 @@ def passages(codes: Tensor, count: int, length: int = 1024) -> Tensor:
 
 @torch.no_grad()
 def loss_by_position(model: nn.Module, passage: Tensor, length: int) -> Tensor:
-    """Nats at each position (T,) of windows of `length`, into which passages (B, _) are cut.
+    """Nats at each position (T,) of windows of `length`, into which the rows of passage are cut.
 
     Whatever the length, the same bytes are predicted: only how far back the model may look differs.
     """

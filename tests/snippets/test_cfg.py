@@ -364,6 +364,8 @@ def test_one_network_learns_both_predictions_and_training_repeats(monkeypatch):
 
 # remedies
 
+RESCALE = "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion.rescale_noise_cfg"
+
 
 @pytest.mark.equation("cfg-rescale", of=cfg.rescale)
 def test_rescale_equals_diffusers_and_restores_the_deviation(agrees, formula):
@@ -373,7 +375,7 @@ def test_rescale_equals_diffusers_and_restores_the_deviation(agrees, formula):
     deviation = {r"\sigma": lambda x: x.std(dim=(1, 2, 3), keepdim=True)}
     formula("cfg-rescale").holds(names | deviation | {r"\phi": 0.3})
     for phi in (0.0, 0.3, 1.0):
-        agrees(cfg.rescale(eps, told, phi), rescale_noise_cfg(eps, told, phi), "diffusers.rescale_noise_cfg", 1e-10)
+        agrees(cfg.rescale(eps, told, phi), rescale_noise_cfg(eps, told, phi), RESCALE, 1e-10)
     torch.testing.assert_close(cfg.rescale(eps, told, 1.0).std(dim=(1, 2, 3)), told.std(dim=(1, 2, 3)))
     assert torch.equal(cfg.rescale(eps, told, 0.0), eps)
     assert (cfg.rescale(told, eps, 0.3) - rescale_noise_cfg(eps, told, 0.3)).abs().max() > 0.1

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from theme.around.dates import last_change, written
-from theme.page import results
+from theme.page import records, results
 from theme.page.listings import page_url
 from theme.page.pages import Page
 from theme.page.source import relative
@@ -51,36 +51,58 @@ def page_date(day: date | None) -> str:
     return f'<p class="page-date" data-search-exclude="true">Last changed {written(day)}</p>' if day else ""
 
 
-def _rows(report: dict, run: dict | None) -> list[tuple[str, str]]:
-    rows = [
-        ("Tests passed", f"{report['tests']}"),
-        ("Equations tested", f"{report['equations']}"),
-        ("Shape comments checked", f"{report['shape_comments']}"),
+def _counts(found: dict) -> list[tuple[str, str, str]]:
+    """What was counted: what it is in a few words, and the section of docs/verified.md that says what it means."""
+    pinned = found.get("pinned", 0)
+    evaluated = found.get("evaluated", found["equations"] - pinned)
+    kinds = [
+        ("tests", found["tests"], "test", "", "run code that this page shows, or check the page itself. All passed"),
+        ("equations", evaluated, "equation", "", "evaluated as printed, and equal to what the code returns"),
+        ("equations", pinned, "equation", " pinned", "read with its test by hand; a change of it fails"),
+        ("claims", found["claims"], "claim", "", "about results, each asserted by a test"),
+        ("shape-comments", found["shape_comments"], "shape comment", "", "equal to the real shapes while tests ran"),
+        ("exercises", found["exercises"], "exercise", "", "whose checks accept the solution and nothing less"),
+        ("breakages", found["breakages"], "breakage", "", "each caught by the test that it names"),
     ]
-    for oracle in report["oracles"]:
-        rows.append(
-            (
-                f"Agrees with {oracle['name']}",
-                f"largest difference {oracle['difference']:.1e}, allowed {oracle['tolerance']:.0e}",
-            )
-        )
-    if run:
-        again = run.get("rechecked")
-        again = f", re-checked on {written(date.fromisoformat(again))}: numbers unchanged" if again else ""
-        rows.append(("Figures and numbers", f"run of {written(date.fromisoformat(run['date']))}{again}"))
-    return rows
+    return [(anchor, f"{n:,} {name}{'s' * (n != 1)}{more}", text) for anchor, n, name, more, text in kinds if n]
 
 
-def verified(key: str, report: dict | None, run: dict | None) -> str:
-    """The Verified panel of a post, from the report of a complete test run."""
-    start = '<aside class="verified{}" aria-label="Verified" data-search-exclude="true">'
+def verified(key: str, report: dict | None, url: str) -> str:
+    """The Verified line at the top of a post, which leads to the details at its end."""
+    start = '<p class="verified{}" data-search-exclude="true">'
     if not report or key not in report["posts"]:
-        return start.format(" verified-none") + "<p>not verified in this build</p></aside>"
-    rows = _rows(report["posts"][key], run)
-    list_ = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{text}</dd></div>" for name, text in rows)
+        means = f'<a href="{relative("verified/", url)}">What this means</a>'
+        return f"{start.format(' verified-none')}not verified in this build. {means}</p>"
     day = written(date.fromisoformat(report["date"]))
-    summary = f"Verified {day}: {', '.join(f'{text} {name.lower()}' for name, text in rows[:3])}"
-    return start.format("") + f"<details><summary>{summary}</summary><dl>{list_}</dl></details></aside>"
+    counts = ", ".join(count for _, count, _ in _counts(report["posts"][key]))
+    return f'{start.format("")}<strong>Verified</strong> {day}: {counts}. <a href="#verified">Details</a></p>'
+
+
+def verified_details(key: str, report: dict | None, url: str, lab: dict | None, program: dict | None) -> str:
+    """The details of what was verified, for the end of a post; empty in a build without a report."""
+    if not report or key not in report["posts"]:
+        return ""
+    meaning, found = relative("verified/", url), report["posts"][key]
+    rows = [(anchor, count, text) for anchor, count, text in _counts(found)]
+    for one in found["oracles"]:
+        equal = "no difference" if not one["difference"] else f"largest difference {one['difference']:.1e}"
+        allowed = f", allowed {one['tolerance']:.0e}" if one["tolerance"] else ""
+        rows.append(("oracles", f"Agrees with {html.escape(one['name'])}", equal + allowed))
+    if lab:
+        again = lab.get("rechecked")
+        again = f", re-checked on {written(date.fromisoformat(again))}: numbers unchanged" if again else ""
+        rows.append(("runs", "Figures and numbers", f"from a run of {written(date.fromisoformat(lab['date']))}{again}"))
+    if program:
+        rows.append(("runs", "Output of the program", f"from a run of {written(date.fromisoformat(program['date']))}"))
+    list_ = "".join(
+        f'<div><dt><a href="{meaning}#{anchor}">{name}</a></dt><dd>{text}</dd></div>' for anchor, name, text in rows
+    )
+    return (
+        '<section class="verified-details" aria-labelledby="verified" data-search-exclude="true">'
+        '<h2 id="verified">Verified</h2>'
+        f"<p>By the run of all tests on {written(date.fromisoformat(report['date']))}, on these very files.</p>"
+        f"<dl>{list_}</dl></section>"
+    )
 
 
 def downloads(post: Page, url: str, lab: bool) -> str:
@@ -92,16 +114,17 @@ def downloads(post: Page, url: str, lab: bool) -> str:
     return f'<div class="downloads" data-search-exclude="true">{" ".join(links)}</div>'
 
 
-def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> str:
-    """All that stands above a post, except for its heading."""
+def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> tuple[str, str, str]:
+    """All that stands above and below the heading of a post, and at its end."""
     url = f"posts/{post.key}/"
     second = badge(post.meta["badge"], relative(page_url(post.meta["module"]), url))
     lab = (root / f"docs/labs/{post.key}.ipynb").is_file()
     return (
         badges(relative("", url), second),
         page_date(last_change(root, commit, paths_shown(post, root)))
-        + verified(post.key, report, results.load(root, post.key))
+        + verified(post.key, report, url)
         + downloads(post, url, lab),
+        verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
     )
 
 

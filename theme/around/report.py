@@ -3,9 +3,12 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 
+from theme.page import counts
+from theme.page.claims import claims
 from theme.page.equations import labels
 from theme.page.pages import ROOT, Page, posts
 
@@ -37,26 +40,30 @@ def load(root: Path = ROOT) -> dict | None:
 def write(root: Path, tests: list[dict], proved: dict[str, set[int]]) -> dict:
     """Write the report of a run in which everything passed, and return it.
 
-    Args: tests, one dict for each test with id, equations, those it evaluated, and oracles; proved, lines of the shape
-    comments that hold, by module.
+    Args: tests, one dict for each test: id (pytest's), and properties, pairs of a kind and a value: "equation",
+    "evaluated" and "claim" (ids), "page" (key), "oracle" (name, difference, tolerance), "entered" (lines of functions,
+    by path); proved, lines of the shape comments that hold, by path.
     """
     report = {"tree": tree_hash(root), "date": date.today().isoformat(), "posts": {}}
     for page in posts(root):
-        mine = [test for test in tests if belongs(test["id"], page)]
-        checked, evaluated = ({one for test in tests for one in test[kind]} for kind in ("equations", "evaluated"))
-        numbered = {label for label, _ in labels(page)} & checked
+        lines = {path: shown(root, path, names) for path, names in used(page).items()}
+        mine = [test for test in tests if belongs(test, page, lines)]
         oracles: dict[str, dict] = {}
-        for oracle in (oracle for test in mine for oracle in test["oracles"]):
+        for oracle in (value for test in mine if about(test["id"]) in lines for value in values(test, "oracle")):
             known = oracles.setdefault(oracle["name"], oracle)
             oracles[oracle["name"]] = max(known, oracle, key=lambda one: one["difference"])
+        kinds = ("equation", "evaluated", "claim")
+        checked = {kind: {value for test in tests for value in values(test, kind)} for kind in kinds}
+        numbered = {label for label, _ in labels(page)} & checked["equation"]
         report["posts"][page.key] = {
             "tests": len(mine),
             "equations": len(numbered),
-            "evaluated": len(numbered & evaluated),
-            "pinned": len(numbered - evaluated),
-            "shape_comments": sum(
-                len(proved.get(path, set()) & shown(root, path, names)) for path, names in used(page)
-            ),
+            "evaluated": len(numbered & checked["evaluated"]),
+            "pinned": len(numbered - checked["evaluated"]),
+            "claims": sum(mark.id in checked["claim"] for mark in claims([page], root)),
+            "exercises": len(counts.exercises(page)),
+            "breakages": counts.breakages(page),
+            "shape_comments": sum(len(proved.get(path, set()) & here) for path, here in lines.items()),
             "oracles": [oracles[name] for name in sorted(oracles)],
         }
     (root / REPORT).parent.mkdir(exist_ok=True)
@@ -64,23 +71,41 @@ def write(root: Path, tests: list[dict], proved: dict[str, set[int]]) -> dict:
     return report
 
 
-def used(page: Page) -> list[tuple[str, set[str]]]:
-    """The modules that a page shows, each with the names of the sections shown; its own module first."""
-    found: dict[str, set[str]] = {page.meta.get("module", ""): set()}
+def values(test: dict, kind: str) -> list:
+    """What a test's properties say of one kind."""
+    return [value for name, value in test["properties"] if name == kind]
+
+
+def used(page: Page) -> dict[str, set[str]]:
+    """The modules that a page shows, each with the names of the sections shown."""
+    found: dict[str, set[str]] = {}
     for path, section in page.includes:
         found.setdefault(path, set()).add(section)
-    return list(found.items())
+    return found
 
 
-def belongs(test: str, page: Page) -> bool:
-    """Whether a test (pytest's id) is about a page: of a module that it shows, of the page itself, or of its lab."""
-    path, _, rest = test.partition("::")
-    if path.startswith("tests/snippets/"):
-        module = re.sub(r"test_(\w+\.py)$", r"\1", path.removeprefix("tests/"))
-        return any(module == shown for shown, _ in used(page))
-    if path.startswith("tests/labs/") and plain(re.sub(r"test_(\w+)\.py$", r"\1", path[11:])) == plain(page.key):
+def pages_of(parameters: Iterable) -> Iterator[str]:
+    """The posts, by key, that a test's parameters name: as a page, or as an address of the site."""
+    for value in parameters:
+        if isinstance(value, Page):
+            yield value.key
+        elif isinstance(value, str) and (address := re.fullmatch(r"(?:posts|labs)/(.+)/", value)):
+            yield address[1]
+
+
+def belongs(test: dict, page: Page, lines: dict[str, set[int]]) -> bool:
+    """Whether a test is about a page: it has it as a parameter, is of its lab, or enters a function that it shows."""
+    lab = re.fullmatch(r"tests/labs/(?:.*/)?test_(\w+)\.py", test["id"].partition("::")[0])
+    if page.key in values(test, "page") or (lab and plain(lab[1]) in (plain(page.key), plain(page.path.stem))):
         return True
-    return path.startswith(("tests/pages/", "tests/labs/")) and rest.endswith(f"[{page.key}]")
+    entered = ((path, line) for one in values(test, "entered") for path, begins in one.items() for line in begins)
+    return any(line in lines.get(path, ()) for path, line in entered)
+
+
+def about(test: str) -> str:
+    """The module that a test (pytest's id) is about, by its own path."""
+    path = test.partition("::")[0].removeprefix("tests/")
+    return re.sub(r"test_(\w+\.py)$", r"\1", path)
 
 
 def plain(name: str) -> str:

@@ -9,7 +9,7 @@ $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equ
 --8<-- "snippets/ddpm.py:schedule"      in a ```python fence: a titled block; ```python fold: a folded one
 ![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it
 [text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
-{{ cards }}                             on a line of its own: HTML that the build hands over
+{{ cards }}, {{ program }}              on a line of its own: HTML that the build hands over
 """
 
 import html

@@ -33,6 +33,8 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
     held, pictures = [], {}
 
     def hold(match) -> str:
+        if match["braces"] is not None and match["braces"].strip() == "program":
+            return ""  # in a notebook, the reader's own run prints it
         if match["braces"] is not None:
             return "" if CLAIM.fullmatch(match[0]) else results.value(root, match["braces"])[0]
         if match["alt"] is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from mkdocs.structure.toc import get_toc
+from mkdocs.structure.toc import AnchorLink, get_toc
 
 # so that plain `mkdocs` finds the package, as `python -m mkdocs` does
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, report
-from theme.page import checks, equations, late, listings, marks, maths, notebook, pages
+from theme.page import checks, equations, late, listings, marks, maths, notebook, pages, records
 from theme.site import labs, policy
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
@@ -72,8 +72,9 @@ def on_config(config):
         {str(post.meta["badge"]["label"]).replace("_", " "): f"posts/{key}.md"} for key, post in build.posts.items()
     ]
     config.nav = [{"Home": "index.md"}, *([{"Posts": names}] if names else [])]
-    if (root / "docs/contributing.md").is_file():
-        config.nav.append({"Contributing": "contributing.md"})
+    for title, path in (("How it is verified", "verified.md"), ("Contributing", "contributing.md")):
+        if (root / "docs" / path).is_file():
+            config.nav.append({title: path})
     config.mdx_configs["pymdownx.snippets"] = {**pages.SNIPPET_OPTIONS, "base_path": [str(root)]}
     config.markdown_extensions += [name for name in ("theme.page.extension",) if name not in config.markdown_extensions]
     return config
@@ -171,6 +172,7 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
     key = key if uri.startswith("posts/") else None
     if key:
         page.meta["summary"] = cards.summary(build.posts[key], root)
+        blocks = records.blocks(build.posts[key], root, page.url)
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.page.extension"] = {"source": source}
@@ -181,31 +183,34 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     """Badges above the heading; date, Verified panel and downloads below it."""
     if build.wrong:
         return told(build.wrong)
-    above, below = _header(page)
+    above, below, end = _header(page)
     content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
     page.present_anchor_ids |= set(re.findall(r'<div id="(code-[\w-]+)"', content))  # blocks, for links to them
     if not content.lstrip().startswith("<h1"):
         title = html.escape(page.meta.get("title") or page.title)
         content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'
-    heading, end, rest = content.partition("</h1>")
+    heading, close, rest = content.partition("</h1>")
     text = f'<div class="lab">{rest}</div>' if page.file.src_uri.endswith(".ipynb") else rest
-    return above + heading + end + below + text
+    if end:
+        page.toc.items.append(AnchorLink("Verified", "verified", 2))
+    return above + heading + close + below + text + end
 
 
-def _header(page: Page) -> tuple[str, str]:
+def _header(page: Page) -> tuple[str, str, str]:
+    """What stands above and below the heading, and at the end."""
     uri, root, commit = page.file.src_uri, build.root, build.commit
     folder, _, name = uri.partition("/")
     key = name.rpartition(".")[0]
     if folder == "posts":
         return header.of_post(build.posts[key], root, commit, build.report)
     if folder == "labs":
-        return header.of_lab(key, build.posts.get(key), root, commit)
+        return *header.of_lab(key, build.posts.get(key), root, commit), ""
     if folder == SOURCES.rstrip("/"):
-        return header.badges(relative("", page.url)), ""
+        return header.badges(relative("", page.url)), "", ""
     paths = [f"docs/{uri}"]
     if page.is_homepage:
         paths += [path for post in build.posts.values() for path in header.paths_shown(post, root)]
-    return header.badges(relative("", page.url)), header.page_date(last_change(root, commit, paths))
+    return header.badges(relative("", page.url)), header.page_date(last_change(root, commit, paths)), ""
 
 
 def on_post_page(output: str, page: Page, config) -> str:

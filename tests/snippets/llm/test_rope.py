@@ -276,10 +276,10 @@ def test_transformers_as_it_is(name, agrees):
     query, key = torch.randn(2, 2, 3, length, DIM)
     cos, sin = theirs(query, torch.arange(length)[None])  # dynamic: this call sets its frequencies
     theta, magnitude = SCALINGS[name][1](length)
-    agrees(theirs.inv_freq / theta, torch.ones(DIM // 2), LLAMA, 1e-6)
+    agrees(theta.log(), theirs.inv_freq.log(), LLAMA, 1e-6)
     assert theirs.attention_scaling == pytest.approx(magnitude, abs=1e-12)
     ours, other = torch.stack([query, key]).flatten(0, 1), torch.cat(apply_rotary_pos_emb(query, key, cos, sin))
-    angle = rope.angles(torch.arange(length), theirs.inv_freq)  # their frequencies, our rotation
+    angle = rope.angles(torch.arange(length), torch.tensor(theirs.inv_freq.tolist()))  # their frequencies, our rotation
     agrees(magnitude * rope.rotate_halves(ours, angle), other, APPLY, 1e-6)
     near = magnitude * rope.rotate_halves(ours[:, :, :8], rope.angles(torch.arange(8), theta))
     torch.testing.assert_close(near, other[:, :, :8], rtol=0, atol=3e-6)  # our own: 8 times the rounding of theirs
