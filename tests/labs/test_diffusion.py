@@ -148,3 +148,83 @@ def test_samples_are_no_copies(results):
     copies = results("Diffusion")["copies"]
     assert 0.9 < copies["samples"]["mean"] / copies["held_out"] < 1.1
     assert min(copies["smallest"]["seeds"]) > 0.5 * copies["held_out_smallest"] > 0
+
+
+@pytest.mark.claim("ddpm-samplers")
+def test_more_steps_help_until_real_digits_are_no_nearer(results):
+    lab = results("Diffusion")
+    samples, floor = lab["samples"], lab["frechet.floor"]
+    for few, more in zip(SAMPLERS, SAMPLERS[1:], strict=False):
+        greater(samples[few]["frechet"], samples[more]["frechet"], paired=True)
+        gain = lab[f"gain.from_{few.removeprefix('ddim_')}_to_{more.removeprefix('ddim_')}"]
+        assert min(gain["seeds"]) > 0, (few, more)  # "in every one of the ten draws"
+    assert lab["gain.from_50_to_250"]["mean"] < 0.5 * samples["ddim_250"]["frechet"]["sd"]  # "far less than a draw"
+    for few in SAMPLERS[:3]:
+        greater(samples[few]["frechet"], floor)
+    long = ["ddim_50", "ddim_250", "ddpm", "clipped", "clipped_large"]
+    for sampler in long:
+        tie(samples[sampler]["frechet"], floor, within=2.4)  # the floor's own deviation
+        greater({"mean": 0, "sd": 0, "seeds": [lab["judge.confident_on_real"]] * 3}, samples[sampler]["confident"])
+    for sampler in long[1:]:
+        tie(samples[sampler]["frechet"], samples["ddim_250"]["frechet"], within=2)
+
+
+@pytest.mark.claim("ddpm-clipping")
+def test_clipping_and_the_variance_hardly_matter(results):
+    """Paired: the same noises in the three."""
+    samples = results("Diffusion")["samples"]
+    clipped, plain = samples["clipped"]["frechet"], samples["ddpm"]["frechet"]
+    tie(clipped, plain, within=0.2, paired=True)
+    greater(samples["clipped_large"]["frechet"], clipped, paired=True)
+    assert paired(samples["clipped_large"]["frechet"], clipped).high < 0.2
+
+
+@pytest.mark.claim("ddpm-steps")
+def test_the_curve_falls_to_twenty_and_then_little(results):
+    lab = results("Diffusion")
+    gain = [lab[f"gain.from_{few}_to_{more}"]["mean"] for few, more in ((5, 10), (10, 20), (20, 50), (50, 250))]
+    assert falls(gain) and gain[1] > 2 * gain[2]
+    floor = lab["frechet.floor"]
+    for sampler in ("ddim_50", "ddim_250"):
+        assert floor["mean"] - floor["sd"] < lab["samples"][sampler]["frechet"]["mean"] < floor["mean"] + floor["sd"]
+
+
+@pytest.mark.claim("ddpm-diffusers")
+def test_ours_and_diffusers_network_are_a_tie(results):
+    lab = results("Diffusion")
+    ours, theirs = lab["compared.ours.frechet"], lab["compared.diffusers.frechet"]
+    assert len(ours["seeds"]) == 3
+    tie(ours, theirs, within=3, paired=True)
+    assert lab["operations.ours"] == lab["operations.diffusers"]
+    assert 0.5 < lab["timings.step.ratio"] <= 1.0  # a step of ours is at most as slow
+
+
+@pytest.mark.claim("ddpm-cosine")
+def test_the_cosine_model_explodes_and_two_remedies_hold(results):
+    lab = results("Diffusion")
+    cosine = lab["cosine"]
+    assert lab["signal.cosine_last"] < 0.01 * lab["signal.linear_last"]
+    for remedy in ("clipped", "lower"):
+        greater(cosine["plain"]["frechet"], cosine[remedy]["frechet"], paired=True)
+        greater(cosine["plain"]["outside"], cosine[remedy]["outside"], paired=True)
+
+
+@pytest.mark.claim("ddpm-leading")
+def test_where_ddim_begins_matters_with_few_steps(results):
+    lab = results("Diffusion")
+    greater(lab["leading.5.frechet"], first(lab["samples.ddim_5.frechet"]), paired=True)
+    assert lab["signal.linear_800"] > 5 * lab["signal.linear_last"]
+
+
+@pytest.mark.claim("ddpm-width")
+def test_wrong_variances_bracket_the_right_one(results):
+    """What the post says of beta, beta-tilde and DDIM on the toy mixture."""
+    width = results("Diffusion")["width"]
+    for levels in (50, 100, 200):
+        greater(width[f"beta_{levels}"], EXACT)
+        greater(EXACT, width[f"beta_tilde_{levels}"])
+
+
+@pytest.mark.claim("ddpm-no-noise")
+def test_without_noise_all_points_end_in_one_spot(results):
+    assert 0 < results("Diffusion")["width.spread_without_noise"]["mean"] < 0.005
