@@ -72,7 +72,7 @@ def test_cosine_schedule_equals_diffusers_and_its_formula(agrees, formula):
 
     clean = f(torch.zeros(1, dtype=torch.float64))
     names = {r"\beta_t": ddpm.cosine_beta(T), r"\bar\alpha_t": f(t) / clean, r"\bar\alpha_{t-1}": f(t - 1) / clean}
-    formula("ddpm-cosine").holds(names | {"f": f, "t": t, "T": T, "s": 0.008}, relations=4)
+    formula("ddpm-cosine").holds(names | {"f": f, "t": t, "T": T, "c": 0.008}, relations=4)
     theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule="squaredcos_cap_v2")
     agrees(ddpm.cosine_beta(T), theirs.betas.double(), "diffusers.DDPMScheduler", 1e-5)
     alpha_bar = ddpm.NoiseSchedule(ddpm.cosine_beta(T)).alpha_bar
@@ -290,7 +290,7 @@ def test_average_is_exponential(formula):
     fast, slow = nn.Linear(3, 2), nn.Linear(3, 2)
     before = slow.weight.detach().clone()
     ddpm.ema_update(slow, fast, 0.9)
-    names = {r"\bar\theta \leftarrow": slow.weight, r"\bar\theta": before, "d": 0.9, r"\theta": fast.weight}
+    names = {r"\bar\theta \leftarrow": slow.weight, r"\bar\theta": before, r"\gamma": 0.9, r"\theta": fast.weight}
     formula("ddpm-ema").holds(names, tolerance=1e-6)
     torch.testing.assert_close(slow.weight, 0.9 * before + 0.1 * fast.weight)
     ddpm.ema_update(slow, fast, 0.0)
@@ -689,34 +689,38 @@ def moments(line, density):
     return mean, torch.trapezoid(density * (line - mean) ** 2, line)
 
 
-@pytest.mark.equation("ddpm-true-variance")
-@pytest.mark.parametrize("means, deviation", [((-1.0, 1.0), 0.1), ((0.0,), 1.0), ((0.4,), 1e-2)])
-def test_doubt_about_x0_widens_the_step_back(schedule, means, deviation):
+@pytest.mark.equation("ddpm-true-variance", of=ddpm.posterior_mean)
+def test_doubt_about_x0_widens_the_step_back(schedule, formula):
     """Var(x_{t-1} | x_t), integrated on a grid, against beta_tilde plus the weighted variance of x_0 given x_t."""
-    t, seen = 17, 0.3
+    t, seen, true, doubt = 17, torch.tensor(0.3), [], []
     keep, add = (1 - schedule.beta[t]).sqrt(), schedule.beta[t].sqrt()
-    line, before = on_a_line(schedule, t - 1, means, deviation)
-    _, true = moments(line, before * torch.distributions.Normal(keep * line, add).log_prob(torch.tensor(seen)).exp())
-    line, clean = on_a_line(schedule, -1, means, deviation)
-    jump = torch.distributions.Normal(schedule.signal[t] * line, schedule.noise[t])
-    _, doubt = moments(line, clean * jump.log_prob(torch.tensor(seen)).exp())
+    for means, deviation in (((-1.0, 1.0), 0.1), ((0.0,), 1.0), ((0.4,), 1e-2)):
+        line, before = on_a_line(schedule, t - 1, means, deviation)
+        likely = before * torch.distributions.Normal(keep * line, add).log_prob(seen).exp()
+        true.append(moments(line, likely)[1])
+        line, clean = on_a_line(schedule, -1, means, deviation)
+        jump = torch.distributions.Normal(schedule.signal[t] * line, schedule.noise[t])
+        doubt.append(moments(line, clean * jump.log_prob(seen).exp())[1])
+    true, doubt = torch.stack(true), torch.stack(doubt)
+    names = {r"\tilde\beta_t": schedule.beta_tilde[t], r"\bar\alpha_{t-1}": schedule.alpha_bar[t - 1]}
+    names |= {r"\beta_t": schedule.beta[t], r"\bar\alpha_t": schedule.alpha_bar[t]}
+    names |= {r"\operatorname{Var}(x_{t-1} \mid x_t)": true, r"\operatorname{Var}(x_0 \mid x_t)": doubt}
+    formula("ddpm-true-variance").holds(names, tolerance=1e-6)
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    weight = ddpm.posterior_mean(schedule, one, 0 * one, torch.tensor([t]))  # the factor of x_0 in the mean
-    torch.testing.assert_close((schedule.beta_tilde[t] + weight.squeeze() ** 2 * doubt), true, rtol=1e-6, atol=0)
-    if means == (0.0,):  # Gaussian noise of variance 1: beta
-        torch.testing.assert_close(true, schedule.beta[t], rtol=1e-6, atol=0)
-    if deviation == 1e-2:  # nearly a single point: beta_tilde
-        torch.testing.assert_close(true, schedule.beta_tilde[t], rtol=1e-3, atol=0)
-        assert abs(true / schedule.beta[t] - 1) > 0.03
+    weight = ddpm.posterior_mean(schedule, one, 0 * one, torch.tensor([t])).squeeze()  # the factor of x_0 in the mean
+    torch.testing.assert_close(schedule.beta_tilde[t] + weight**2 * doubt, true, rtol=1e-6, atol=0)
+    torch.testing.assert_close(true[1], schedule.beta[t], rtol=1e-6, atol=0)  # Gaussian noise of variance 1
+    torch.testing.assert_close(true[2], schedule.beta_tilde[t], rtol=1e-3, atol=0)  # nearly a single point
+    assert true[2] < 0.97 * schedule.beta[t]
 
 
-@pytest.mark.equation("ddpm-terms")
-def test_the_bound_is_the_sum_of_its_three_kinds_of_terms():
+@pytest.mark.equation("ddpm-terms", of=ddpm.posterior_mean)
+def test_the_bound_is_the_sum_of_its_three_kinds_of_terms(formula):
     """For one pixel, three levels and a step linear in x_t, both sides and -log p(x_0) itself can be computed."""
     schedule = ddpm.NoiseSchedule(torch.tensor([0.1, 0.2, 0.4]))
     normal, one = torch.distributions.Normal, torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    slope, offset, deviation = [0.95, 0.8, 0.7], [0.05, 0.2, 0.1], [0.3, 0.25, 0.5]  # of the model's steps
-    x0 = 0.7 * one
+    slope, offset, deviation = [0.9, 0.4, 0.45], [0.1, 0.7, 0.6], [0.6, 0.4, 0.6]  # of the model's steps
+    x0 = 1.2 * one
 
     def model(t, xt):
         return normal(slope[t] * xt + offset[t], deviation[t])
@@ -732,21 +736,22 @@ def test_the_bound_is_the_sum_of_its_three_kinds_of_terms():
         forward = normal(ddpm.q_step(schedule, path[-2], level, 0 * eps), schedule.beta[t].sqrt())
         ratio += (forward.log_prob(path[-1]) - model(t, path[-1]).log_prob(path[-2])).flatten()
     ratio -= normal(0.0, 1.0).log_prob(path[-1]).flatten()
-    left, error = ratio.mean(), ratio.std() / count**0.5
+    left = ratio.mean()
 
     last = normal(schedule.signal[-1] * x0, schedule.noise[-1])
-    right = torch.distributions.kl_divergence(last, normal(0 * one, one)).squeeze()  # the start
-    for t in (1, 2):  # the steps, with x_t jumped to
-        level = torch.full((count,), t)
-        eps = torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
-        xt = ddpm.q_sample(schedule, x0.expand(count, 1, 1, 1), level, eps)
-        posterior = normal(ddpm.posterior_mean(schedule, x0, xt, level), schedule.beta_tilde[t].sqrt())
-        right = right + torch.distributions.kl_divergence(posterior, model(t, xt)).mean()
-    eps = torch.randn(count, 1, 1, 1, generator=generator, dtype=torch.float64)
-    first = ddpm.q_sample(schedule, x0.expand(count, 1, 1, 1), torch.zeros(count, dtype=torch.long), eps)
-    finish = -model(0, first).log_prob(x0).mean()
-    torch.testing.assert_close(left, right + finish, rtol=0, atol=float(6 * error))
-    assert abs(left - right) > 20 * error  # without the finish it is another number
+    start, steps = torch.distributions.kl_divergence(last, normal(0 * one, one)).squeeze(), {}
+    for t in (1, 2):  # the steps, each from x_t alone
+        mean = ddpm.posterior_mean(schedule, x0, path[t + 1], torch.full((count,), t))
+        posterior = normal(mean, schedule.beta_tilde[t].sqrt())
+        steps[t + 1] = torch.distributions.kl_divergence(posterior, model(t, path[t + 1])).flatten()  # the formula's t
+    finish = model(0, path[1]).log_prob(x0).flatten()
+    apart = ratio - (start + steps[2] + steps[3] - finish)  # path by path; 0 on average
+    error = apart.std() / count**0.5
+    whole = {"L": left, r"\mathrm{KL}(q(x_T \mid x_0)\Vert p(x_T))": start, "T": 3, r"\mathbb{E}_q": torch.mean}
+    whole |= {r"\mathrm{KL}(q(x_{t-1}\mid x_t, x_0)\Vert p_\theta(x_{t-1} \mid x_t))": lambda t: steps[int(t)]}
+    whole |= {r"\log p_\theta(x_0 \mid x_1)": finish}
+    formula("ddpm-terms").holds(whole, tolerance=float(6 * error))
+    torch.testing.assert_close(apart.mean(), torch.zeros_like(left), rtol=0, atol=float(5 * error))
     mean, variance = 0.0, 1.0  # the model's own x_0 is Gaussian
     for t in (2, 1, 0):
         mean, variance = slope[t] * mean + offset[t], slope[t] ** 2 * variance + deviation[t] ** 2
@@ -766,20 +771,23 @@ def best_answer(schedule, xt, t):
     return (weight[:, :, None, None, None] * each).sum(0)
 
 
-@pytest.mark.equation("ddpm-score")
-def test_the_expected_noise_is_the_score(schedule):
+@pytest.mark.equation("ddpm-score", of=ddpm.eps_from_x0)
+def test_the_expected_noise_is_the_score(schedule, formula):
     """E[eps | x_t] against the gradient of log q(x_t), which autograd takes of the mixture's density."""
     xt = torch.randn(7, 2, 1, 1, dtype=torch.float64, requires_grad=True)
     t = torch.tensor([0, 1, 5, 17, 25, 30, T - 1])
     signal, noise = (schedule.pick(table, t, xt) for table in (schedule.signal, schedule.noise))
     component = torch.distributions.Normal(signal * data_points()[:, None], noise).log_prob(xt).sum((2, 3, 4))  # (5, 7)
     (score,) = torch.autograd.grad(component.logsumexp(0).sum(), xt)
-    torch.testing.assert_close(best_answer(schedule, xt.detach(), t), -noise * score)
-    assert (best_answer(schedule, xt.detach(), t) - noise * score).abs().max() > 0.1  # the sign matters
+    best = best_answer(schedule, xt.detach(), t)
+    names = {r"\mathbb{E}[\epsilon \mid x_t]": best.flatten(1), r"\nabla_{x_t} \log q(x_t)": score.flatten(1)}
+    formula("ddpm-score").holds(names | {r"\bar\alpha_t": schedule.pick(schedule.alpha_bar, t, xt).flatten(1)})
+    torch.testing.assert_close(best, -noise * score)
+    assert (best - noise * score).abs().max() > 0.1  # the sign matters
 
 
-@pytest.mark.equation("ddpm-optimum")
-def test_the_loss_splits_into_what_can_be_learnt_and_what_cannot(schedule):
+@pytest.mark.equation("ddpm-optimum", of=ddpm.ddpm_loss)
+def test_the_loss_splits_into_what_can_be_learnt_and_what_cannot(schedule, formula):
     class Wrong(nn.Module):
         """The best answer, and something on top."""
 
@@ -794,6 +802,9 @@ def test_the_loss_splits_into_what_can_be_learnt_and_what_cannot(schedule):
     eps, best = ddpm.eps_from_x0(schedule, xt, t, x0), best_answer(schedule, xt, t)
     learnt, left = (model(xt, t) - best).square(), (eps - best).square()
     error = (2 * (eps - best) * (best - model(xt, t))).std() / (2 * count) ** 0.5  # of the part that averages to 0
+    names = {r"\epsilon": eps.flatten(1), r"\epsilon_\theta(x_t, t)": model(xt, t).flatten(1)}
+    names |= {r"\mathbb{E}": torch.mean, r"\mathbb{E}[\epsilon \mid x_t]": best.flatten(1)}
+    formula("ddpm-optimum").holds(names, tolerance=float(10 * error))  # of two numbers each
     torch.testing.assert_close(loss, learnt.mean() + left.mean(), rtol=0, atol=float(5 * error))
     assert left.mean() > 0.1 and learnt.mean() > 10 * error  # both parts are there
 
@@ -856,11 +867,11 @@ def test_low_precision_loses_the_clean_end():
 
 
 @pytest.mark.claim("ddpm-variances-near")
-def test_the_two_variances_differ_at_the_clean_end_only():
+def test_the_two_variances_differ_at_the_clean_end_only(results):
     schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
     far = schedule.beta_tilde < 0.9 * schedule.beta
-    count = json.loads((ROOT / "docs/results/Diffusion.json").read_text())["values"]["variance"]["far_levels"]
-    assert far[:count].all() and not far[count:].any()
+    count = results("Diffusion")["variance.far_levels"]
+    assert 0 < count < 20 and far[: int(count)].all() and not far[int(count) :].any()
 
 
 @pytest.mark.claim("ddpm-fresh-noise")
