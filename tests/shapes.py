@@ -495,7 +495,7 @@ class Watch:
         """Note that sizes are none of those that are stated, or learn letters from them."""
         for shape in (shape for one in stated for shape in one.shapes):
             found = dict(letters)
-            if shape[0].text == "...":
+            if shape and shape[0].text == "...":
                 shape, rest = shape[1:], sizes[len(sizes) - len(shape) + 1 :]
             else:
                 rest = sizes
