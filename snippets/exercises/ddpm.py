@@ -165,7 +165,7 @@ def check_1(answer: Callable) -> None:
 
 def check_2(answer: Callable) -> None:
     """On 36,000 pixels: the ends, the spread on the way, and whether a and b are all that it is made of."""
-    a, b = torch.randn(2, 5, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    a, b = torch.randn(2, 5, 3, 40, 60, generator=torch.Generator().manual_seed(2718))
     compare("between(a, b, 0)", answer(a, b, 0.0), a, {"share 0 should give a, and 1 should give b": b})
     compare("between(a, b, 1)", answer(a, b, 1.0), b)
     for share in (0.5, 0.2):
@@ -174,7 +174,7 @@ def check_2(answer: Callable) -> None:
         parts, mixed = torch.stack([a.flatten(), b.flatten()], dim=1), mixed.reshape(-1, 1)
         weights = torch.linalg.lstsq(parts, mixed).solution
         rest = (parts @ weights - mixed).abs().max()
-        assert rest < 1e-3 and weights.min() > 0, f"{told} is no mixture of a and b"
+        assert rest < 1e-3 and weights.min() > 0.1, f"{told} is no mixture of a and b"
         spread = mixed.std().item()
         assert abs(spread - 1) < 0.02, f"{told} has a standard deviation of {spread:.2f}; samplers start at 1"
 
