@@ -160,6 +160,7 @@ def origins():
 
 def took_part(ours, theirs, oracle: str, entered: dict[int, CodeType]) -> None:
     """AssertionError unless the oracle's code computed theirs, and code of snippets ours without it."""
+    __tracebackhide__ = True
     from torch import Tensor
 
     thing, package = find(oracle), oracle.partition(".")[0]
@@ -229,6 +230,7 @@ class Oracles:
 
         def check(ours, theirs, oracle: str, tolerance: float = 1e-5) -> None:
             """Compare tensors or numbers in float64; oracle is a dotted name (`diffusers.DDPMScheduler`) or prose."""
+            __tracebackhide__ = True
             if sys.gettrace():  # not when the test runs again on disturbed results, which nobody watches
                 took_part(ours, theirs, oracle, self.entered(request.node))
             ours, theirs = in_double(ours), in_double(theirs)

@@ -685,7 +685,7 @@ def test_a_wrong_docstring_and_ours_against_ours_fail_the_suite(tree):
     write(tree, "tests/snippets/test_ours.py", ours)
     status, output = suite(tree, "tests/snippets")
     assert status == 1
-    assert told(output, "snippets/toy.py:14: x is (3, 2), the docstring says (D, B, 1). Correct the docstring"), output
+    assert told(output, "snippets/toy.py:15: x is (3, 2), the docstring says (D, B, 1) with B = 3, D = 2."), output
     assert told(output, "AssertionError: no code of torch.add ran. Compute theirs with it, in the test or in"), output
 
 
