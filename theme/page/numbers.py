@@ -40,6 +40,8 @@ def numbers(values, path: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(values, dict | list):
         if isinstance(values, list) and len(values) > LONGEST:
             return
+        if isinstance(values, dict) and values.keys() == {"mean", "sd", "seeds"}:
+            values = {"mean": values["mean"]}  # the others are quoted with it, or not at all
         for key, value in values.items() if isinstance(values, dict) else enumerate(values):
             yield from numbers(value, f"{path}.{key}" if path else str(key))
     elif isinstance(values, int | float) and not isinstance(values, bool):
