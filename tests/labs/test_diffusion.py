@@ -243,3 +243,57 @@ def test_wrong_variances_bracket_the_right_one(results):
 @pytest.mark.claim("ddpm-no-noise")
 def test_without_noise_all_points_end_in_one_spot(results):
     assert 0 < results("Diffusion")["width.spread_without_noise"]["mean"] < 0.005
+
+
+@pytest.mark.claim("ddpm-faults")
+def test_two_faults_are_noise_and_one_cannot_be_told_apart(results):
+    faults, sampler = results("Diffusion")["faults"], results("Diffusion")["samples.ddim_50"]
+    assert faults["direction"]["times_floor"] > 30 and faults["product"]["times_floor"] > 30
+    assert faults["late"]["moved"]["mean"] < 0.125 / 10  # the grey levels of the real digits
+    assert abs(faults["late"]["difference"]["mean"]) < sampler["frechet"]["sd"]
+
+
+@pytest.mark.claim("ddpm-fault-product")
+def test_without_the_product_training_seems_to_work_and_the_noise_stays(results):
+    product = results("Diffusion")["faults.product"]
+    assert 0.2 < product["loss"] < 0.8
+    assert min(product["alike"]["seeds"]) > 0.98
+
+
+@pytest.mark.claim("ddpm-fault-batch")
+def test_one_level_for_all_makes_the_loss_noisy_and_the_gradient_hardly(results):
+    batch = results("Diffusion")["faults.batch"]
+    assert min(batch["loss"]["seeds"]) > 3
+    assert 0.7 < batch["gradient"]["mean"] < 1.5
+
+
+@pytest.mark.claim("ddpm-fault-bar")
+def test_without_the_bar_digits_look_perfect_and_are_of_few_kinds(results):
+    bar, right = results("Diffusion")["faults.bar"], results("Diffusion")["faults.right"]
+    assert min(bar["confident"]["seeds"]) == 1
+    tie(bar["confident"], right["confident"], within=0.15, paired=True)
+    greater(right["nearest"], bar["nearest"], paired=True)
+    greater(right["spread"], bar["spread"], paired=True)
+
+
+@pytest.mark.claim("ddpm-fault-root")
+def test_without_the_root_most_are_the_same_digit(results):
+    root, right = results("Diffusion")["faults.root"], results("Diffusion")["faults.right"]
+    assert min(root["confident"]["seeds"]) == 1
+    greater(root["commonest"], right["commonest"], paired=True)
+    assert min(root["commonest"]["seeds"]) > 0.5
+
+
+@pytest.mark.claim("ddpm-fault-late")
+def test_nobody_would_notice_the_wrong_level(results):
+    late, sampler = results("Diffusion")["faults.late"], results("Diffusion")["samples.ddim_50"]
+    assert max(late["moved"]["seeds"]) < 0.125 / 10
+    assert abs(late["difference"]["mean"]) < sampler["frechet"]["sd"] / 3
+
+
+@pytest.mark.claim("ddpm-fault-direction")
+def test_forgotten_fresh_noise_shows_once_there_is_some(results):
+    faults = results("Diffusion")["faults"]
+    assert faults["direction"]["at_eta_0"] == 0
+    greater(faults["direction"]["frechet"], faults["eta_1"]["frechet"], paired=True)
+    assert faults["direction"]["times_floor"] > 30 > 3 > faults["eta_1"]["times_floor"]
