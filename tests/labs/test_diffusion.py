@@ -285,7 +285,8 @@ def test_one_level_for_a_batch_makes_the_loss_jump(results):
 def test_without_the_bar_digits_look_better_and_are_of_few_kinds(results):
     faults = results("Diffusion")["faults"]
     bar, right = faults["bar"], faults["right"]
-    assert lowest(bar["confident"]) > highest(right["confident"]) and highest(bar["nearest"]) < lowest(right["nearest"])
+    greater(bar["confident"], results("Diffusion")["samples.ddpm.confident"])
+    assert highest(bar["nearest"]) < lowest(right["nearest"])
     assert highest(bar["spread"]) < lowest(right["spread"])
 
 
@@ -293,7 +294,7 @@ def test_without_the_bar_digits_look_better_and_are_of_few_kinds(results):
 def test_without_the_root_most_digits_are_the_same(results):
     faults = results("Diffusion")["faults"]
     root, right = faults["root"], faults["right"]
-    assert lowest(root["confident"]) > highest(right["confident"])
+    greater(root["confident"], results("Diffusion")["samples.ddpm.confident"])
     assert lowest(root["commonest"]) > 0.5 and lowest(root["commonest"]) > 2 * highest(right["commonest"])
 
 
