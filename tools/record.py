@@ -121,7 +121,8 @@ def record(page: Page, root: Path = ROOT) -> None:
         done = run(code, f"{page.path.stem}.py", folder)
         if done.status:
             sys.exit(f"{page.path.relative_to(root)}:1: the program fails:\n{done.errors[-3000:]}")
-        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        paths = sorted(folder.rglob("*"), key=lambda path: path.stat().st_mtime_ns)  # as they were written
+        files = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
         del files[f"{page.path.stem}.py"]
         pictures = {name: path for name, path in files.items() if path.suffix in PICTURES}
         for name, path in pictures.items():

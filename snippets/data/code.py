@@ -5,12 +5,10 @@ Shapes: N bytes.
 
 import ast
 import functools
-import sysconfig
-from pathlib import Path
 
 from torch import Tensor
 
-from snippets.data.text import NOT_PROSE, as_bytes, is_held_out
+from snippets.data.text import as_bytes, is_held_out, library
 
 
 # --8<-- [start:code]
@@ -26,15 +24,14 @@ def without_prose(source: str) -> str:
 
 @functools.cache
 def programs() -> dict[str, str]:
-    """The code of each module of the library by name, none of it twice. Nothing is imported."""
-    library, found = Path(sysconfig.get_path("stdlib")), {}
-    for path in sorted(library.rglob("*.py")):
-        parts = path.relative_to(library).parts
-        if (NOT_PROSE | {"pydoc_data"}) & set(parts):  # that one is prose in a dictionary
+    """The code of each module of the library by name, none of it twice."""
+    found = {}
+    for name, source in library():
+        if name.startswith("pydoc_data/"):  # prose in a dictionary
             continue
-        program = without_prose(path.read_text(encoding="utf-8", errors="replace"))
+        program = without_prose(source)
         if len(program) >= 80 and program not in found.values():
-            found["/".join(parts)] = program
+            found[name] = program
     return found
 
 

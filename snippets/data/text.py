@@ -9,6 +9,7 @@ import functools
 import hashlib
 import inspect
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,6 +25,16 @@ NOT_PROSE = {
     "turtledemo",
     "encodings",
 }
+FILES = "*.py"  # of the library
+
+
+def library() -> Iterator[tuple[str, str]]:
+    """Path and source of each module of Python's library, in order. Nothing is imported."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob(FILES)):
+        parts = path.relative_to(root).parts
+        if not NOT_PROSE & set(parts):
+            yield "/".join(parts), path.read_text(encoding="utf-8", errors="replace")
 
 
 def docstrings(source: str) -> list[str]:
@@ -44,13 +55,9 @@ def topics(source: str) -> dict[str, str]:
 
 @functools.cache
 def documents() -> dict[str, str]:
-    """Each topic and each module's docstrings by name, no longer paragraph twice. Nothing is imported."""
-    library, found, seen = Path(sysconfig.get_path("stdlib")), {}, set()
-    for path in sorted(library.rglob("*.py")):
-        name = path.relative_to(library).as_posix()
-        if NOT_PROSE & set(path.relative_to(library).parts):
-            continue
-        source = path.read_text(encoding="utf-8", errors="replace")
+    """Each topic and each module's docstrings by name, no longer paragraph twice."""
+    found, seen = {}, set()
+    for name, source in library():
         if name == "pydoc_data/topics.py":
             passages = {f"topic {topic}": [doc] for topic, doc in topics(source).items()}
         else:

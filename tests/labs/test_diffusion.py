@@ -245,69 +245,55 @@ def test_without_noise_all_points_end_in_one_spot(results):
     assert 0 < results("Diffusion")["width.spread_without_noise"]["mean"] < 0.005
 
 
-# what breaks it
-
-
-def lowest(spread: dict) -> float:
-    return min(spread["seeds"])
-
-
-def highest(spread: dict) -> float:
-    return max(spread["seeds"])
-
-
 @pytest.mark.claim("ddpm-faults")
-def test_the_rows_of_faulty_digits_are_what_the_caption_says(results):
-    faults = results("Diffusion")["faults"]
-    assert (
-        highest(faults["right"]["commonest"]) < lowest(faults["root"]["commonest"])
-        and faults["bar"]["spread"]["mean"] < 0.85
-    )
-    assert faults["late"]["moved"]["mean"] < 0.01  # cannot be told apart
-    assert faults["direction"]["times_floor"] > 20 and faults["product"]["times_floor"] > 100  # noise
-    assert faults["bar"]["nearest"]["mean"] < faults["right"]["nearest"]["mean"]  # "look better"
-    assert faults["root"]["nearest"]["mean"] < faults["right"]["nearest"]["mean"]
+def test_two_faults_are_noise_and_one_cannot_be_told_apart(results):
+    faults, sampler = results("Diffusion")["faults"], results("Diffusion")["samples.ddim_50"]
+    assert faults["direction"]["times_floor"] > 30 and faults["product"]["times_floor"] > 30
+    assert faults["late"]["moved"]["mean"] < 0.125 / 10  # the grey levels of the real digits
+    assert abs(faults["late"]["difference"]["mean"]) < sampler["frechet"]["sd"]
 
 
 @pytest.mark.claim("ddpm-fault-product")
-def test_without_the_product_training_seems_to_work_and_noise_comes_back(results):
-    product = results("Diffusion")["faults"]["product"]
-    assert product["loss"] < 0.8 and lowest(product["alike"]) > 0.9
+def test_without_the_product_training_seems_to_work_and_the_noise_stays(results):
+    product = results("Diffusion")["faults.product"]
+    assert 0.2 < product["loss"] < 0.8
+    assert min(product["alike"]["seeds"]) > 0.98
 
 
 @pytest.mark.claim("ddpm-fault-batch")
-def test_one_level_for_a_batch_makes_the_loss_jump(results):
-    batch = results("Diffusion")["faults"]["batch"]
-    assert lowest(batch["loss"]) > 3 and highest(batch["gradient"]) < 2  # "hardly noisier"
+def test_one_level_for_all_makes_the_loss_noisy_and_the_gradient_hardly(results):
+    batch = results("Diffusion")["faults.batch"]
+    assert min(batch["loss"]["seeds"]) > 3
+    assert 0.7 < batch["gradient"]["mean"] < 1.5
 
 
 @pytest.mark.claim("ddpm-fault-bar")
-def test_without_the_bar_digits_look_better_and_are_of_few_kinds(results):
-    faults = results("Diffusion")["faults"]
-    bar, right = faults["bar"], faults["right"]
-    greater(bar["confident"], results("Diffusion")["samples.ddpm.confident"])
-    assert highest(bar["nearest"]) < lowest(right["nearest"])
-    assert highest(bar["spread"]) < lowest(right["spread"])
+def test_without_the_bar_digits_look_perfect_and_are_of_few_kinds(results):
+    bar, right = results("Diffusion")["faults.bar"], results("Diffusion")["faults.right"]
+    assert min(bar["confident"]["seeds"]) == 1
+    tie(bar["confident"], right["confident"], within=0.15, paired=True)
+    greater(right["nearest"], bar["nearest"], paired=True)
+    greater(right["spread"], bar["spread"], paired=True)
 
 
 @pytest.mark.claim("ddpm-fault-root")
-def test_without_the_root_most_digits_are_the_same(results):
-    faults = results("Diffusion")["faults"]
-    root, right = faults["root"], faults["right"]
-    greater(root["confident"], results("Diffusion")["samples.ddpm.confident"])
-    assert lowest(root["commonest"]) > 0.5 and lowest(root["commonest"]) > 2 * highest(right["commonest"])
+def test_without_the_root_most_are_the_same_digit(results):
+    root, right = results("Diffusion")["faults.root"], results("Diffusion")["faults.right"]
+    assert min(root["confident"]["seeds"]) == 1
+    greater(root["commonest"], right["commonest"], paired=True)
+    assert min(root["commonest"]["seeds"]) > 0.5
 
 
 @pytest.mark.claim("ddpm-fault-late")
-def test_nobody_notices_that_the_network_is_told_the_next_level(results):
-    late = results("Diffusion")["faults"]["late"]
-    assert highest(late["moved"]) < 0.125 / 20
-    swing = results("Diffusion")["samples.ddim_50.frechet.sd"]  # of d² from draw to draw
-    assert max(abs(one) for one in late["difference"]["seeds"]) < swing / 5
+def test_nobody_would_notice_the_wrong_level(results):
+    late, sampler = results("Diffusion")["faults.late"], results("Diffusion")["samples.ddim_50"]
+    assert max(late["moved"]["seeds"]) < 0.125 / 10
+    assert abs(late["difference"]["mean"]) < sampler["frechet"]["sd"] / 3
 
 
 @pytest.mark.claim("ddpm-fault-direction")
-def test_the_forgotten_fresh_noise_shows_only_where_there_is_some(results):
+def test_forgotten_fresh_noise_shows_once_there_is_some(results):
     faults = results("Diffusion")["faults"]
     assert faults["direction"]["at_eta_0"] == 0
-    assert faults["direction"]["times_floor"] > 20 * faults["eta_1"]["times_floor"]
+    greater(faults["direction"]["frechet"], faults["eta_1"]["frechet"], paired=True)
+    assert faults["direction"]["times_floor"] > 30 > 3 > faults["eta_1"]["times_floor"]

@@ -10,7 +10,7 @@ import torch
 
 from snippets.data import code as module
 from snippets.data.code import code, programs, without_prose
-from snippets.data.text import documents, is_held_out
+from snippets.data.text import NOT_PROSE, documents, is_held_out
 
 SOURCE = '''"""A module's docstring,
 of two lines."""
@@ -66,7 +66,7 @@ def test_the_split_is_that_of_the_prose_and_complete():
         assert program in (whole if is_held_out(name) else other)
         assert program not in (other if is_held_out(name) else whole)
     assert "pydoc_data/topics.py" not in programs() and "json/decoder.py" in programs()
-    assert not {part for name in programs() for part in name.split("/")} & module.NOT_PROSE
+    assert not {part for name in programs() for part in name.split("/")} & NOT_PROSE
 
 
 def test_no_docstring_of_the_prose_is_left():
