@@ -20,6 +20,13 @@ def ours(code: str):
     return space["f"]
 
 
+def in_diffusers(code: str, name: str):
+    """A function as if it stood in diffusers."""
+    space = {"torch": torch, "Layer": Layer}
+    exec(compile(code, f"{oracles.LIBRARIES}diffusers/toy.py", "exec"), space)
+    return space[name]
+
+
 double = ours("2 * x")
 X = torch.rand(3, 2)
 
@@ -111,7 +118,7 @@ def test_what_was_written_into_a_tensor_counts(agrees):
     theirs = torch.zeros(7)
     torch.mul(DDPMScheduler(7).betas, 1, out=theirs)
     agrees(mine[1], theirs, DDPM)
-    passed_on = DDPMScheduler(7).scale_model_input(X)  # theirs gives back what it was given
+    passed_on = in_diffusers("def same(x): return x.to(x.dtype).view(3, 2)", "same")(X)  # gives back what it was given
     with pytest.raises(AssertionError, match="but theirs was computed without code of diffusers"):
         agrees(double(X) / 2, passed_on, DDPM)
 
@@ -125,15 +132,12 @@ class Layer(nn.Module):
 
 
 def test_weights_hand_on_who_changed_them_not_who_made_them(agrees):
-    space = {"Layer": Layer, "torch": torch}
-    made = "def make(): return Layer()\ndef train(layer): layer.weight.data += torch.ones(2)\n"
-    exec(compile(made, f"{oracles.LIBRARIES}diffusers/toy.py", "exec"), space)
     DDPMScheduler(7)
-    theirs, mine = space["make"](), Layer()
+    theirs, mine = in_diffusers("def make(): return Layer()", "make")(), Layer()
     mine.load_state_dict(theirs.state_dict())
     with pytest.raises(AssertionError, match="but theirs was computed without code of diffusers"):
         agrees(double(mine.weight), 2 * theirs.weight, DDPM)  # the weights only
-    space["train"](theirs)
+    in_diffusers("def train(layer): layer.weight.data += torch.ones(2)", "train")(theirs)
     agrees(double(mine.weight) + 2, 2 * theirs.weight, DDPM)
 
 

@@ -72,8 +72,8 @@ def test_each_page_has_the_tests_of_its_lab(page):
 
 
 def test_parameters_name_pages():
-    values = [PAGE, 3, "posts/LLM/ROPE/", "labs/CFG/", "contributing/", "LLM/ROPE", ("posts/CFG/",)]
-    assert list(report.pages_of(values)) == ["LLM/ROPE", "LLM/ROPE", "CFG"]
+    values = [PAGE, 3, "posts/LLM/ROPE/", "labs/CFG/", "contributing/", "NCSN", "ROPE", ("posts/CFG/",), "a\nb", ""]
+    assert list(report.pages_of(values)) == ["LLM/ROPE", "LLM/ROPE", "CFG", "NCSN"]
 
 
 def test_the_report_counts_what_is_on_the_page(tmp_path):

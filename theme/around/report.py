@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 from theme.page import counts
@@ -85,12 +86,18 @@ def used(page: Page) -> dict[str, set[str]]:
 
 
 def pages_of(parameters: Iterable) -> Iterator[str]:
-    """The posts, by key, that a test's parameters name: as a page, or as an address of the site."""
+    """The posts, by key, that a test's parameters name: as a page, by its key, or by an address of the site."""
     for value in parameters:
-        if isinstance(value, Page):
-            yield value.key
-        elif isinstance(value, str) and (address := re.fullmatch(r"(?:posts|labs)/(.+)/", value)):
+        name = value.key if isinstance(value, Page) else value
+        address = re.fullmatch(r"(?:(?:posts|labs)/)?(.+?)/?", name) if isinstance(name, str) else None
+        if address and address[1] in keys():
             yield address[1]
+
+
+@cache
+def keys() -> set[str]:
+    """The keys of all posts."""
+    return {page.key for page in posts()}
 
 
 def belongs(test: dict, page: Page, lines: dict[str, set[int]]) -> bool:
