@@ -32,7 +32,7 @@ def test_sde_and_ode_of_the_same_network_draw_the_mixture():
 
 def test_samples_are_digits():
     floor, samples = VALUES["frechet"]["floor"], VALUES["samples"]
-    assert floor == json.loads((ROOT / "docs/results/Diffusion.json").read_text())["values"]["frechet"]["floor"]
+    assert floor == json.loads((ROOT / "docs/results/Diffusion.json").read_text())["values"]["frechet"]["held_out"]
     assert samples["annealed"]["frechet"] <= 3 * floor
     assert samples["annealed"]["confident"] >= 0.8
     assert samples["start"]["times_floor"] > 30  # and noise is far off
