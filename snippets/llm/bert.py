@@ -155,36 +155,25 @@ class WordHead(nn.Module):
         return logits
 
 
-class TextHead(nn.Module):
-    """A label for the whole text, from the vector of its first token, [CLS]."""
-
-    def __init__(self, bert: Bert, num_labels: int):
-        super().__init__()
-        self.dense, self.dropout = (
-            nn.Linear(bert.config.width, bert.config.width),
-            nn.Dropout(bert.config.dropout),
-        )
-        self.out = nn.Linear(bert.config.width, num_labels)
-        initialize(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) for the vectors of a text (B, T, W)."""
-        logits = self.out(self.dropout(torch.tanh(self.dense(x[:, 0]))))  # (B, K)
-        return logits
-
-
-class SpanHead(nn.Module):
-    """Where an answer begins and where it ends: two logits for each token."""
+class Pooler(nn.Module):
+    """One vector for the whole text: a layer on that of its first token, [CLS]."""
 
     def __init__(self, bert: Bert):
         super().__init__()
-        self.out = nn.Linear(bert.config.width, 2)
+        self.dense = nn.Linear(bert.config.width, bert.config.width)
         initialize(self)
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """Logits (B, 2, T), begin and end, for vectors (B, T, W); padding (real is false) cannot be chosen."""
-        logits = self.out(x).transpose(1, 2)  # (B, 2, T)
-        return logits.masked_fill(~real[:, None], -torch.inf)
+    def forward(self, x: Tensor) -> Tensor:
+        """Vectors of a text (B, T, W) to one (B, W)."""
+        pooled = torch.tanh(self.dense(x[:, 0]))  # (B, W)
+        return pooled
+
+
+def output(bert: Bert, num_labels: int) -> nn.Linear:
+    """A last layer from W features to K labels: for pairs of sentences, for texts, for ends of a span."""
+    layer = nn.Linear(bert.config.width, num_labels)
+    initialize(layer)
+    return layer
 
 
 # --8<-- [end:heads]
@@ -218,7 +207,7 @@ def collate(rows: list[tuple[list[int], list[int]]], config: Config, pad: int) -
 # --8<-- [start:maps]
 @torch.no_grad()
 def attention_maps(bert: Bert, tokens: Tensor, segments: Tensor) -> list[Tensor]:
-    """How much each token looks at each other one, (B, H, T, T) for each layer: rows add up to 1."""
+    """How much each token looks at each other one, (B, H, T, T) for each layer."""
     x, maps = (
         bert.embed(tokens, torch.arange(tokens.shape[1], device=tokens.device), segments),
         [],
@@ -273,8 +262,10 @@ NAMES = {  # parts of paths: in transformers' BERT -> on this page
     "cls.predictions.transform.dense": "words.dense",
     "cls.predictions.transform.LayerNorm": "words.norm",
     "cls.predictions.decoder": "words.decoder",
-    "bert.pooler.dense": "pairs.dense",
-    "cls.seq_relationship": "pairs.out",
+    "bert.pooler.dense": "pooler.dense",
+    "cls.seq_relationship": "pairs",
+    "classifier": "label",
+    "qa_outputs": "ends",
 }
 EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 EXPECTED |= {
@@ -326,7 +317,11 @@ def read_weights(folder: str) -> dict[str, Tensor]:
 
 
 def load_bert(folder: str) -> nn.ModuleDict:
-    """What a folder in transformers' layout holds: bert, and of the heads words and pairs those that it has."""
+    """What a folder in transformers' layout holds: bert, and those that it has of words, pooler, pairs,
+    label (of texts) and ends (of spans).
+
+    Raises ValueError for a setting that this page does not have.
+    """
     given = json.loads((Path(folder) / "config.json").read_text())
     for name, expected in EXPECTED.items():
         if given.get(name, expected) != expected:
@@ -338,12 +333,13 @@ def load_bert(folder: str) -> nn.ModuleDict:
     model = nn.ModuleDict({"bert": bert})
     if "words.dense.weight" in found:
         model["words"] = WordHead(bert)
-        if config.tied:
-            found["words.decoder.weight"] = found["bert.token.weight"]
-    if "pairs.out.weight" in found:
-        model["pairs"] = TextHead(bert, 2)
-    else:  # an encoder's pooler, without what used to follow it
-        found = {name: weight for name, weight in found.items() if not name.startswith("pairs.")}
+    if "words.dense.weight" in found and config.tied:
+        found["words.decoder.weight"] = found["bert.token.weight"]
+    if "pooler.dense.weight" in found:
+        model["pooler"] = Pooler(bert)
+    for name in ("pairs", "label", "ends"):
+        if f"{name}.weight" in found:
+            model[name] = output(bert, len(found[f"{name}.weight"]))
     wanted = model.state_dict()
     odd = sorted(wanted.keys() ^ found.keys()) or [n for n in wanted if wanted[n].shape != found[n].shape]
     if odd:
@@ -358,12 +354,15 @@ def load_bert(folder: str) -> nn.ModuleDict:
 
 # --8<-- [start:save]
 def save_bert(model: nn.ModuleDict, folder: str, pieces: list[str]) -> None:
-    """Write bert, words and pairs, and the vocabulary, as transformers reads them."""
+    """Write a model of the parts that load_bert names, and its vocabulary, as transformers reads them."""
     config = model["bert"].config
-    sizes = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
-    sizes |= {"attention_probs_dropout_prob": config.dropout, "tie_word_embeddings": config.tied}
+    given = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
+    given |= {"attention_probs_dropout_prob": config.dropout, "tie_word_embeddings": config.tied}
+    given |= {"model_type": "bert", "hidden_act": "gelu", "pad_token_id": pieces.index("[PAD]")}
+    if "label" in model:
+        given["id2label"] = {i: f"LABEL_{i}" for i in range(model["label"].out_features)}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / "config.json").write_text(json.dumps(EXPECTED | sizes | {"quantization_config": None}))
+    (Path(folder) / "config.json").write_text(json.dumps(given))
     weights = {}
     for name, weight in model.state_dict().items():
         name = name.replace("words.decoder.bias", "cls.predictions.bias")

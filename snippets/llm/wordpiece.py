@@ -1,4 +1,4 @@
-"""WordPiece, BERT's tokenizer (Wu et al. 2016, arXiv 1609.08144, section 4.1; Devlin et al. 2018, arXiv 1810.04805).
+"""WordPiece, BERT's tokenizer (Wu et al. 2016, arXiv 1609.08144, section 4.1; Devlin et al. 2018, 1810.04805).
 
 Pieces that continue a word begin with ##. No tensors here: text in, lists of pieces or ids out.
 """
@@ -37,7 +37,7 @@ def stands_alone(character: str) -> bool:
 
 
 def basic_words(text: str, lowercase: bool = True, strip_accents: bool | None = None) -> list[str]:
-    """Words and lone characters of a text. Accents go where capitals go, unless strip_accents says otherwise."""
+    """Words and lone characters of a text. Accents go where capitals go, or as strip_accents says."""
     text = clean(text)
     if lowercase if strip_accents is None else strip_accents:
         apart = unicodedata.normalize("NFD", text)  # a letter, then its accents
@@ -126,7 +126,7 @@ def spelled(word: str) -> list[str]:
 def train_wordpiece(texts: list[str], size: int) -> list[str]:
     """A vocabulary of `size` pieces: all characters, then again and again the most frequent pair, made one.
 
-    Of pairs that are as frequent, the first in the order of characters. Smaller where nothing is left to join.
+    Of pairs that are as frequent, the first by characters. Smaller where nothing is left to join.
     """
     counts = Counter(word for text in texts for word in basic_words(text) if len(word) <= 100)
     words = [(spelled(word), count) for word, count in sorted(counts.items())]
