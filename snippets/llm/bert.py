@@ -312,7 +312,10 @@ def read_weights(folder: str) -> dict[str, Tensor]:
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         for theirs, ours in NAMES.items():
             name = name.replace(theirs, ours)
-        found[name.replace("cls.predictions.bias", "words.decoder.bias")] = weight.float()
+        found[name] = weight.float()
+    bias = found.pop("cls.predictions.bias", None)  # _ (V,) one bias under two names, or under this one alone
+    if bias is not None:
+        found.setdefault("words.decoder.bias", bias)
     return found
 
 
@@ -365,10 +368,11 @@ def save_bert(model: nn.ModuleDict, folder: str, pieces: list[str]) -> None:
     (Path(folder) / "config.json").write_text(json.dumps(given))
     weights = {}
     for name, weight in model.state_dict().items():
-        name = name.replace("words.decoder.bias", "cls.predictions.bias")
         for theirs, ours in reversed(NAMES.items()):
             name = name.replace(ours, theirs)
         weights[name] = weight.clone()
+    if "words" in model:  # transformers wants it under both names
+        weights["cls.predictions.bias"] = model["words"].decoder.bias.detach().clone()
     save_file(weights, Path(folder) / "model.safetensors", {"format": "pt"})
     (Path(folder) / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
 

@@ -102,13 +102,13 @@ def pretraining_loss(
 
 # --8<-- [start:fit]
 def rate_factor(step: int, num_steps: int) -> float:
-    """What the rate is multiplied by: straight up to 1 in the first tenth of the steps, straight down to 0."""
+    """What the rate is multiplied by: up to 1 in the first tenth of the steps, then down to 0."""
     warm_up = max(1, num_steps // 10)
     return min((step + 1) / warm_up, (num_steps - step) / (num_steps - warm_up + 1))
 
 
 def fit(model: nn.Module, loss: Callable[[], Tensor], num_steps: int, rate: float) -> list[float]:
-    """Lower a loss in steps of AdamW, as BERT does: biases and norms do not decay, gradients have length 1."""
+    """Lower a loss by steps of AdamW; as in BERT, biases and norms do not decay, gradients have length 1."""
     parameters = list(model.parameters())
     groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01}]
     groups += [{"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0}]
@@ -186,7 +186,7 @@ def span_loss(model: nn.ModuleDict, batch: dict[str, Tensor], ends: Tensor) -> T
 
 
 def best_span(logits: Tensor, longest: int = 30) -> Tensor:
-    """First and last token (B, 2) of the likeliest span: the last not before the first, nor `longest` after."""
+    """First and last token (B, 2) of the likeliest span: the last not before the first, nor too far."""
     begin, end = logits.unbind(dim=1)  # (B, T), (B, T)
     score = begin[:, :, None] + end[:, None, :]  # (B, T, T)
     size = score.shape[-1]

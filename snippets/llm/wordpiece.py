@@ -1,4 +1,4 @@
-"""WordPiece, BERT's tokenizer (Wu et al. 2016, arXiv 1609.08144, section 4.1; Devlin et al. 2018, 1810.04805).
+"""WordPiece, BERT's tokenizer (Wu et al. 2016, arXiv 1609.08144, 4.1; Devlin et al. 2018, 1810.04805).
 
 Pieces that continue a word begin with ##. No tensors here: text in, lists of pieces or ids out.
 """
