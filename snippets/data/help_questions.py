@@ -23,7 +23,10 @@ QUESTIONS = [
     ("How do I step through my program line by line and look at its variables?", {"debugger"}),
     ("How can I remove a variable so that it no longer exists?", {"del"}),
     ("What happens when an error is caught nowhere?", {"exceptions"}),
-    ("How do I print a number with two digits after the point and commas between thousands?", {"formatstrings"}),
+    (
+        "How do I print a number with two digits after the point and commas between thousands?",
+        {"formatstrings"},
+    ),
     ("How can a function change a variable of its module?", {"global"}),
     ("Which words may I not use as names?", {"identifiers"}),
     ("How do I write a complex number?", {"imaginary"}),

@@ -147,12 +147,12 @@ def pretrain(
     rate: float = 2e-3,
     shares: tuple[float, float] = (0.8, 0.1),
 ) -> list[float]:
-    """Train on 32 pairs a step, as long as the context, each step with new pairs and new masks."""
+    """Train on 16 pairs a step, as long as the context, each step with new pairs and new masks."""
     config = model["bert"].config
     special = torch.tensor([ids[piece] for piece in SPECIAL])  # (_,)
 
     def loss() -> Tensor:
-        drawn = [draw_pair(texts, config.context - 3) for _ in range(32)]
+        drawn = [draw_pair(texts, config.context - 3) for _ in range(16)]
         batch = collate([join(first, second, ids) for first, second, _ in drawn], config, ids[PAD])
         words = batch["tokens"]  # (B, T)
         allowed = ~torch.isin(words, special)  # (B, T) neither special nor padding
@@ -221,7 +221,7 @@ def guess(
 
 
 # --8<-- [start:main]
-TRAIN_STEPS = 400
+TRAIN_STEPS = 1000
 VOCABULARY = 2000
 
 
@@ -235,7 +235,7 @@ def main() -> None:
     print(wordpiece.tokenize("Unreadable encodings raise a UnicodeDecodeError."))
     texts = [[wordpiece.encode(sentence) for sentence in sentences(document)] for document in prose]
     texts = [text for text in texts if len(text) > 1]
-    sizes = {"context": 64, "width": 128, "hidden": 512, "num_layers": 2, "num_heads": 4}
+    sizes = {"context": 64, "width": 96, "hidden": 384, "num_layers": 2, "num_heads": 4}
     model = new_model(Config(vocabulary=len(wordpiece.pieces), **sizes))
     losses = pretrain(model, texts, wordpiece.ids, TRAIN_STEPS)
     for text in ("Return the [MASK] of the list.", "This method raises a [MASK] if the file is closed."):
