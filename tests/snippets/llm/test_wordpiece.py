@@ -35,14 +35,13 @@ PAIRS = {name: pair(pieces) for name, pieces in VOCABULARIES.items()}
 SETTINGS = {(low, strip): pair(REAL, low, strip) for low in (True, False) for strip in (None, True, False)}
 
 
-# The tables of characters: Python's unicodedata follows its version (14.0 in 3.11, 15.1 in 3.13), the crate of
-# tokenizers an older one for kinds of characters, another one for combining marks. What they see differently:
+# Tables of characters differ: Python has its own (Unicode 14.0 in 3.11, 15.1 in 3.13), tokenizers an older one.
 NEWER_IN_PYTHON = {"Cf", "Mn", "Po", "Pd", "Pe", "Ps"}  # signs assigned after the crate's tables were made
 MOVED = {0x1734, 0x166D}  # HANUNOO SIGN PAMUDPOD was a mark without width; CANADIAN SYLLABICS CHI SIGN punctuation
 
 
 def known_to_both(character: str) -> bool:
-    """Whether Unicode 8.0, of 2015, already had the character: then all tables have it, and say the same."""
+    """Whether the tables of Python and of tokenizers say the same of a character."""
     return character not in DIFFERENT
 
 
@@ -89,16 +88,16 @@ TROUBLE = [
     "a" * 99 + " " + "b" * 100 + " " + "c" * 101,
     "é" * 100 + " " + "é" * 101,
     "$1,000.00 + 50% = ~x^2_y|z<>`\\{}[]@#&*",
-    "«quotes» “curly” ‘single’ – — … ¿qué? ¡sí! † ‡ • § ¶ © ® ™ ° ½ €",
+    "«quotes» “curly” ‘single’ – — … ¿qué? ¡sí! † ‡ • § ¶ © ® ™ ° ½ €",  # noqa: RUF001
     "[MASK] [mask] a[MASK]b [CLS]x[SEP] [UNK] [PAD][PAD] [MASK",
     "##ing ## # ##",
-    "𝒜𝓁𝑔 ﬁne ﬂow Å Ω ſ ẞ",
+    "𝒜𝓁𝑔 ﬁne ﬂow Å Ω ſ ẞ",  # noqa: RUF001
     "ǅ ǆ Ǆ ŉ ΐ",
     "१२३ ٣٤ ²³ Ⅷ",
     "\U0001f1e6\U00020000\U0002f800\U0002b820",
     "don't we'll it's O'Neill",
     "x\u0300\u0301\u0302\u0303\u0304y",
-    "Ａ fullwidth ｔｅｘｔ　！",
+    "Ａ fullwidth ｔｅｘｔ　！",  # noqa: RUF001
 ]
 
 
