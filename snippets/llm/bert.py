@@ -102,7 +102,7 @@ class Bert(nn.Module):
         self.segment = nn.Embedding(config.kinds, config.width)
         self.norm, self.dropout = nn.LayerNorm(config.width, config.eps), nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        initialize(self)
+        initialize(self, config.width)
 
     def embed(self, tokens: Tensor, place: Tensor, segments: Tensor) -> Tensor:
         """The first stream (…, W) of tokens (…), which stand at a place, in a segment."""
@@ -124,11 +124,12 @@ class Bert(nn.Module):
         return x
 
 
-def initialize(model: nn.Module) -> None:
-    """BERT's first weights: standard deviation 0.02, cut off at twice that; biases 0, gains 1."""
+def initialize(model: nn.Module, width: int) -> None:
+    """BERT's first weights: standard deviation 0.02 at base's width, cut off at twice that; biases 0."""
+    std = 0.02 * (768 / width) ** 0.5  # a narrow layer adds up fewer products
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
@@ -145,7 +146,7 @@ class WordHead(nn.Module):
         width = bert.config.width
         self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width, bert.config.eps)
         self.decoder = nn.Linear(width, bert.config.vocabulary)
-        initialize(self)
+        initialize(self, width)
         if bert.config.tied:
             self.decoder.weight = bert.token.weight
 
@@ -161,7 +162,7 @@ class Pooler(nn.Module):
     def __init__(self, bert: Bert):
         super().__init__()
         self.dense = nn.Linear(bert.config.width, bert.config.width)
-        initialize(self)
+        initialize(self, bert.config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors of a text (B, T, W) to one (B, W)."""
@@ -172,7 +173,7 @@ class Pooler(nn.Module):
 def output(bert: Bert, num_labels: int) -> nn.Linear:
     """A last layer from W features to K labels: for pairs of sentences, for texts, for ends of a span."""
     layer = nn.Linear(bert.config.width, num_labels)
-    initialize(layer)
+    initialize(layer, bert.config.width)
     return layer
 
 

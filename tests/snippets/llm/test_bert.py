@@ -276,3 +276,98 @@ def test_padding_changes_no_real_token(batch):
     assert bert(**as_numbers).equal(padded)
     unmasked = bert(batch["tokens"], segments=batch["segments"])  # negative control
     assert (unmasked[1, :4] - alone[0]).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_packed_rows_give_the_vectors_of_real_tokens(batch):
+    bert = perturbed(page.Bert(page.Config(41, 13, 24, 20, 3, 4, kinds=3))).double()
+    packed = page.encode_packed(bert, **batch)
+    assert packed.shape == (5 * 7 - 3, 24)
+    assert (packed - bert(**batch)[batch["real"]]).abs().max() < 1e-12
+    other = batch | {"real": torch.ones_like(batch["real"])}  # negative control: the padding is looked at
+    assert (page.encode_packed(bert, **other)[batch["real"].flatten()] - packed).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_attention_maps_are_those_of_transformers(folders, batch, agrees):
+    whole = {name: batch[name][2:] for name in ("tokens", "segments")}
+    eager = transformers.BertForPreTraining.from_pretrained(folders["pretraining"], attn_implementation="eager")
+    given = {"input_ids": whole["tokens"], "token_type_ids": whole["segments"]}
+    theirs = eager.eval()(**given, output_attentions=True).attentions
+    ours = page.attention_maps(page.load_bert(folders["pretraining"])["bert"], **whole)
+    assert len(ours) == len(theirs) == 3
+    for mine, other in zip(ours, theirs, strict=True):
+        agrees(mine, other, "transformers.BertForPreTraining")
+        assert (mine.transpose(2, 3) - other).abs().max() > 0.01  # keys for queries
+
+
+@pytest.mark.equation("bert-layer")
+def test_a_layer_norms_after_each_sum():
+    layer = perturbed(page.Layer(page.Config(41, 13, 24, 20, 1, 4))).double()
+    x, real = torch.randn(5, 7, 24).double(), torch.ones(5, 7, dtype=torch.bool)
+    parts = [page.heads(part(x), 4) for part in (layer.to_query, layer.to_key, layer.to_value)]
+    u = layer.norm_1(x + layer.to_out(page.attend(*parts, real)))
+    y = layer.norm_2(u + layer.down(F.gelu(layer.up(u))))
+    assert (layer(x, real) - y).abs().max() < 1e-12
+    z = torch.linspace(-3, 3, 13).double()
+    assert (F.gelu(z) - z * torch.special.ndtr(z)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.6])
+def test_dropout_is_for_training_only(dropout):
+    bert = perturbed(page.Bert(page.Config(41, 13, 24, 20, 3, 4, dropout=dropout)))
+    tokens = torch.randint(41, (5, 7))
+    assert bert(tokens).equal(bert(tokens))
+    bert.train()
+    assert bert(tokens).equal(bert(tokens)) == (dropout == 0)
+    scores = page.attend(*torch.randn(3, 5, 4, 7, 6), None, dropout)
+    assert scores.shape == (5, 7, 24)
+
+
+def test_collate_pads_and_refuses():
+    config = page.Config(41, 6, 24, 20, 1, 4)
+    batch = page.collate([([5, 6, 7], [0, 0, 1]), ([8], [0])], config, pad=3)
+    assert batch["tokens"].tolist() == [[5, 6, 7], [8, 3, 3]]
+    assert batch["segments"].tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert batch["real"].tolist() == [[True] * 3, [True, False, False]]
+    row = [5] * 3, [0] * 3
+    for rows in ([], [([], [])], [row, ([5] * 7, [0] * 7)]):
+        with pytest.raises(ValueError, match="rows of 1 to 6 tokens"):
+            page.collate(rows, config, 3)
+    for wrong in ([41], [-1]):
+        with pytest.raises(ValueError, match="tokens from 0 to 40"):
+            page.collate([row, (wrong, [0])], config, 3)
+    with pytest.raises(ValueError, match="segments from 0 to 1"):
+        page.collate([row, ([5], [2])], config, 3)
+    with pytest.raises(ValueError, match="a segment for each token"):
+        page.collate([row, ([5], [0, 0])], config, 3)
+
+
+def test_a_width_that_heads_do_not_divide_is_refused():
+    for num_heads in (5, 0):
+        with pytest.raises(ValueError, match="a width that heads divide"):
+            page.Config(width=24, num_heads=num_heads)
+
+
+def test_first_weights_and_sizes_are_those_of_base():
+    torch.manual_seed(0)
+    config = page.Config(num_layers=1)
+    bert = page.Bert(config)
+    words = page.WordHead(bert)
+    assert 0.017 < bert.token.weight.std() < 0.02 and bert.token.weight.abs().max() <= 0.04
+    assert not words.decoder.bias.any() and words.decoder.weight is bert.token.weight
+    layer = sum(p.numel() for p in bert.layers.parameters())
+    assert layer == 7_087_872 and sum(p.numel() for p in bert.parameters()) + 11 * layer == 108_891_648
+    assert page.WordHead(page.Bert(page.Config(41, 13, 24, 20, 1, 4, tied=False))).decoder.weight.shape == (41, 24)
+
+
+def test_the_network_exports():
+    bert = perturbed(page.Bert(page.Config(41, 13, 24, 20, 2, 4)))
+    tokens = torch.randint(41, (5, 7))
+    given = {"segments": torch.zeros_like(tokens), "real": torch.ones(5, 7, dtype=torch.bool)}
+    sizes = {0: torch.export.Dim("texts", min=2), 1: torch.export.Dim("length", min=2, max=13)}
+    dynamic = {"tokens": sizes, "segments": sizes, "real": sizes}
+    program = torch.export.export(bert, (tokens,), given, dynamic_shapes=dynamic).module()
+    fewer = torch.randint(41, (3, 9))
+    given = {"segments": torch.ones_like(fewer), "real": torch.rand(3, 9) < 0.8}
+    assert (program(fewer, **given) - bert(fewer, **given)).abs().max() < 1e-5
