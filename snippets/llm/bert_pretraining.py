@@ -144,7 +144,7 @@ def pretrain(
     texts: list[list[list[int]]],
     ids: dict[str, int],
     num_steps: int,
-    rate: float = 2e-3,
+    rate: float = 3e-3,
     shares: tuple[float, float] = (0.8, 0.1),
 ) -> list[float]:
     """Train on 16 pairs a step, as long as the context, each step with new pairs and new masks."""
@@ -222,7 +222,7 @@ def guess(
 
 # --8<-- [start:main]
 TRAIN_STEPS = 1000
-VOCABULARY = 2000
+VOCABULARY = 1000
 
 
 def main() -> None:
@@ -235,7 +235,7 @@ def main() -> None:
     print(wordpiece.tokenize("Unreadable encodings raise a UnicodeDecodeError."))
     texts = [[wordpiece.encode(sentence) for sentence in sentences(document)] for document in prose]
     texts = [text for text in texts if len(text) > 1]
-    sizes = {"context": 64, "width": 96, "hidden": 384, "num_layers": 2, "num_heads": 4}
+    sizes = {"context": 64, "width": 96, "hidden": 384, "num_layers": 2, "num_heads": 4, "dropout": 0.0}
     model = new_model(Config(vocabulary=len(wordpiece.pieces), **sizes))
     losses = pretrain(model, texts, wordpiece.ids, TRAIN_STEPS)
     for text in ("Return the [MASK] of the list.", "This method raises a [MASK] if the file is closed."):
