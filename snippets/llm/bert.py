@@ -268,20 +268,26 @@ NAMES = {  # parts of paths: in transformers' BERT -> on this page
     "classifier": "label",
     "qa_outputs": "ends",
 }
-EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-EXPECTED |= {
+EXPECTED = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
     "quantization_config": None,
     "pruned_heads": {},
 }
-SIZES = {"vocab_size": "vocabulary", "max_position_embeddings": "context", "hidden_size": "width"}
-SIZES |= {
+SIZES = {
+    "vocab_size": "vocabulary",
+    "max_position_embeddings": "context",
+    "hidden_size": "width",
     "intermediate_size": "hidden",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
+    "type_vocab_size": "kinds",
+    "hidden_dropout_prob": "dropout",
+    "layer_norm_eps": "eps",
 }
-SIZES |= {"type_vocab_size": "kinds", "hidden_dropout_prob": "dropout", "layer_norm_eps": "eps"}
 
 
 # --8<-- [end:names]

@@ -12,9 +12,22 @@ from collections import Counter, defaultdict
 # --8<-- [end:imports]
 
 # --8<-- [start:basic]
-PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
-IDEOGRAPHS = [(0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F)]
-IDEOGRAPHS += [(0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)]  # as in tokenizers
+PAD = "[PAD]"
+UNKNOWN = "[UNK]"
+CLS = "[CLS]"
+SEP = "[SEP]"
+MASK = "[MASK]"
+SPECIAL = (PAD, UNKNOWN, CLS, SEP, MASK)
+IDEOGRAPHS = [  # first and last, as in tokenizers
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B920, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+]
 
 
 def clean(text: str) -> str:
