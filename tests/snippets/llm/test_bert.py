@@ -14,6 +14,7 @@ from torch import nn
 from transformers import BertConfig
 
 from snippets.llm import bert as page
+from tests.formula import Matrix
 from tests.snippets.oracles import perturbed
 
 SHAPE = {"vocab_size": 41, "max_position_embeddings": 13, "hidden_size": 24, "intermediate_size": 20}
@@ -84,7 +85,6 @@ def test_hidden_states_equal_transformers(kind, folders, batch, agrees):
 
 
 @torch.no_grad()
-@pytest.mark.equation("bert-words")
 def test_word_logits_equal_transformers(folders, batch, agrees):
     for kind, key in {"pretraining": "prediction_logits", "words": "logits", "untied": "logits"}.items():
         ours, real = page.load_bert(folders[kind]), batch["real"]
@@ -97,7 +97,6 @@ def test_word_logits_equal_transformers(folders, batch, agrees):
 
 
 @torch.no_grad()
-@pytest.mark.equation("bert-pooler")
 def test_other_heads_equal_transformers(folders, batch, agrees):
     ours = {kind: page.load_bert(folders[kind]) for kind in ("pretraining", "texts", "spans", "bare")}
     x = {kind: model["bert"](**batch) for kind, model in ours.items()}
@@ -264,9 +263,8 @@ def test_real_weights_equal_transformers(agrees):
 
 
 @torch.no_grad()
-@pytest.mark.equation("bert-attention")
 def test_padding_changes_no_real_token(batch):
-    bert = perturbed(page.Bert(page.Config(41, 13, 24, 20, 3, 4, kinds=3))).double()
+    bert = small(kinds=3)
     alone = bert(batch["tokens"][1:2, :4], segments=batch["segments"][1:2, :4])
     padded = bert(**batch)
     assert (padded[1, :4] - alone[0]).abs().max() < 1e-12
@@ -280,7 +278,7 @@ def test_padding_changes_no_real_token(batch):
 
 @torch.no_grad()
 def test_packed_rows_give_the_vectors_of_real_tokens(batch):
-    bert = perturbed(page.Bert(page.Config(41, 13, 24, 20, 3, 4, kinds=3))).double()
+    bert = small(kinds=3)
     packed = page.encode_packed(bert, **batch)
     assert packed.shape == (5 * 7 - 3, 24)
     assert (packed - bert(**batch)[batch["real"]]).abs().max() < 1e-12
@@ -301,16 +299,80 @@ def test_attention_maps_are_those_of_transformers(folders, batch, agrees):
         assert (mine.transpose(2, 3) - other).abs().max() > 0.01  # keys for queries
 
 
-@pytest.mark.equation("bert-layer")
-def test_a_layer_norms_after_each_sum():
-    layer = perturbed(page.Layer(page.Config(41, 13, 24, 20, 1, 4))).double()
-    x, real = torch.randn(5, 7, 24).double(), torch.ones(5, 7, dtype=torch.bool)
-    parts = [page.heads(part(x), 4) for part in (layer.to_query, layer.to_key, layer.to_value)]
-    u = layer.norm_1(x + layer.to_out(page.attend(*parts, real)))
-    y = layer.norm_2(u + layer.down(F.gelu(layer.up(u))))
-    assert (layer(x, real) - y).abs().max() < 1e-12
-    z = torch.linspace(-3, 3, 13).double()
-    assert (F.gelu(z) - z * torch.special.ndtr(z)).abs().max() < 1e-12
+# formulas
+
+
+def small(**others):
+    """A small BERT in float64, every weight moved; B = 5 and T = 7 go with it."""
+    sizes = {"vocabulary": 41, "context": 13, "width": 24, "hidden": 20, "num_layers": 3, "num_heads": 4}
+    return perturbed(page.Bert(page.Config(**(sizes | others)))).double()
+
+
+@torch.no_grad()
+@pytest.mark.equation("bert-embedding", of=page.Bert.embed)
+def test_the_first_vector_is_a_normed_sum(formula):
+    bert = small(kinds=3)
+    tokens, segments = torch.randint(41, (5, 7)), torch.randint(3, (5, 7))
+    x = bert.embed(tokens, torch.arange(7), segments)
+    w, z = tokens[3, 4], segments[3, 4]
+    names = {"E_{w_t}": bert.token.weight[w], "P_t": bert.position.weight[4], "S_{z_t}": bert.segment.weight[z]}
+    formula("bert-embedding").holds(names | {"x_t": x[3, 4], "N": bert.norm})
+
+
+@torch.no_grad()
+@pytest.mark.equation("bert-attention", of=page.attend)
+def test_attention_is_a_softmax_over_real_keys(formula):
+    query, key, value = torch.randn(3, 5, 4, 7, 6, dtype=torch.float64)
+    real = torch.arange(7) < torch.tensor([7, 6, 7, 5, 4])[:, None]
+    ours = page.attend(query, key, value, real)
+    q, k, v = query[3, 2, 6], key[3, 2], value[3, 2]
+    names = {"o_t": ours[3, 6, 12:18], "q_t": q, "k_s": lambda s: k[s], "k_r": lambda r: k[r], "v_s": lambda s: v[s]}
+    formula("bert-attention").holds(names | {"D": 6, "s": range(5), "r": range(5)})
+
+
+@torch.no_grad()
+@pytest.mark.equation("bert-layer", of=page.Layer)
+def test_a_layer_norms_after_each_sum(formula):
+    layer, x = small().layers[1], torch.randn(5, 7, 24).double()
+
+    def attention(x):
+        parts = [page.heads(part(x), 4) for part in (layer.to_query, layer.to_key, layer.to_value)]
+        return layer.to_out(page.attend(*parts, None))
+
+    def mlp(u):
+        z = layer.up(u)
+        return layer.down(z * torch.special.ndtr(z))
+
+    names = {"x": x, "y": layer(x), "N_1": layer.norm_1, "N_2": layer.norm_2, "A": attention, "G": mlp}
+    formula("bert-layer").holds(names | {"u": layer.norm_1(x + attention(x))})
+
+
+@torch.no_grad()
+@pytest.mark.equation("bert-words", of=page.WordHead)
+def test_logits_of_words_are_their_formula(formula):
+    bert = small()
+    head = perturbed(page.WordHead(bert)).double()
+    h = torch.randn(5, 7, 24).double()
+    names = {"E": Matrix(bert.token.weight), "N": head.norm, "g": F.gelu, "W": Matrix(head.dense.weight)}
+    names |= {r"\ell": head(h)[3, 4], "h": h[3, 4], "b": head.dense.bias, "c": head.decoder.bias}
+    formula("bert-words").holds(names)
+
+
+@torch.no_grad()
+@pytest.mark.equation("bert-pooler", of=page.Pooler)
+def test_the_pooler_is_its_formula(formula):
+    pooler = perturbed(page.Pooler(small())).double()
+    x = torch.randn(5, 7, 24).double()
+    names = {"p": pooler(x)[3], r"\tanh": torch.tanh, "W": Matrix(pooler.dense.weight)}
+    formula("bert-pooler").holds(names | {"h_0": x[3, 0], "b": pooler.dense.bias})
+
+
+@pytest.mark.equation("bert-parameters", of=None)
+def test_parameters_are_counted_by_their_formula(formula):
+    names = {"V": 41, "C": 13, "S": 5, "W": 24, "L": 3, "F": 20}
+    formula("bert-parameters").holds(names | {"n": sum(p.numel() for p in small(kinds=5).parameters())})
+    base = {"V": 30522, "C": 512, "S": 2, "W": 768, "L": 12, "F": 3072}
+    formula("bert-parameters").holds(base | {"n": 108_891_648})
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.6])

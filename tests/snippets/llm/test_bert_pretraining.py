@@ -35,7 +35,6 @@ def numbers_of(name, count):
 # hidden words
 
 
-@pytest.mark.equation("bert-masking")
 @pytest.mark.parametrize("shares", [(0.8, 0.1), (0.3, 0.5)])
 def test_chosen_words_meet_their_fates_in_the_stated_shares(shares):
     """Chi-square of chosen or not, and of [MASK], another, the same; a chosen one has one fate."""
@@ -117,8 +116,10 @@ def test_sentences_end_at_paragraphs_and_marks():
 # losses
 
 
-@pytest.mark.equation("bert-loss")
-def test_the_loss_is_of_the_chosen_words_and_of_all_pairs(model):
+@torch.no_grad()
+@pytest.mark.equation("bert-loss", of=page.pretraining_loss)
+def test_the_loss_is_of_the_chosen_words_and_of_all_pairs(model, formula):
+    model = model.double()
     batch, labels = numbers_of("", 5)
     words = batch["tokens"].clone()
     chosen = torch.zeros_like(words, dtype=torch.bool)
@@ -127,9 +128,12 @@ def test_the_loss_is_of_the_chosen_words_and_of_all_pairs(model):
     value = page.pretraining_loss(model, batch, words, chosen, labels)
     x = model["bert"](**batch)
     logits = model["words"](x)
-    picked = [-logits[b, t].log_softmax(-1)[words[b, t]] for b, t in chosen.nonzero().tolist()]
-    pairs = -model["pairs"](model["pooler"](x)).log_softmax(-1)[torch.arange(5), labels]
-    assert value.item() == pytest.approx((sum(picked) / 3 + pairs.mean()).item(), abs=1e-5)
+    places = chosen.nonzero().tolist()
+    words_p = [logits[b, t].softmax(-1)[words[b, t]] for b, t in places]
+    pairs_p = model["pairs"](model["pooler"](x)).softmax(-1)[torch.arange(5), labels]
+    names = {"p_m(w_m)": lambda m: words_p[m], "P_b(y_b)": lambda b: pairs_p[b], "m": range(3), "b": range(5)}
+    formula("bert-loss").holds(names | {"L": value, "M": 3, "B": 5})
+    pairs = -pairs_p.log()
     everywhere = F.cross_entropy(logits.flatten(0, 1), words.flatten()) + pairs.mean()  # negative control
     assert abs(value - everywhere) > 0.01
     changed = words.masked_fill(~chosen, 7)  # words that were not chosen do not count
@@ -156,7 +160,13 @@ def test_a_batch_without_hidden_words_has_a_loss(model):
 # steps
 
 
-@pytest.mark.equation("bert-rate")
+@pytest.mark.equation("bert-rate", of=page.rate_factor)
+def test_rates_are_their_formula(formula):
+    factors = torch.tensor([page.rate_factor(step, 40) for step in range(40)], dtype=torch.float64)
+    names = {r"\frac{\eta_n}{\eta}": factors, "n": torch.arange(40), "n_w": 4, r"n_\text{all}": 40}
+    formula("bert-rate").holds(names)
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 9, 10, 100, 1000])
 def test_rates_rise_and_fall(num_steps):
     factors = [page.rate_factor(step, num_steps) for step in range(num_steps)]
@@ -213,7 +223,6 @@ def test_costs_of_texts_and_spans(model):
     assert page.span_loss(spans, batch, ends).item() == pytest.approx((first + last).item() / 2, abs=1e-5)
 
 
-@pytest.mark.equation("bert-span")
 def test_the_best_span_is_found_among_all():
     logits = torch.randn(50, 2, 11)
     for longest in (1, 4, 30):
