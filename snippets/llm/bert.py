@@ -188,14 +188,13 @@ def collate(rows: list[tuple[list[int], list[int]]], config: Config, pad: int) -
         raise ValueError(f"rows of 1 to {config.context} tokens are expected, given one of {length}, or none")
     flat = [token for tokens, _ in rows for token in tokens]
     kinds = [kind for tokens, kinds in rows for kind in kinds]
-    if (
-        not 0 <= min(flat) <= max(flat) < config.vocabulary
-        or not 0 <= min(kinds) <= max(kinds) < config.kinds
-    ):
-        given = f"tokens up to {max(flat)}, segments up to {max(kinds)}"
-        raise ValueError(
-            f"{config.vocabulary} tokens and {config.kinds} segments are expected, given {given}"
-        )
+    for name, values, limit in (("tokens", flat, config.vocabulary), ("segments", kinds, config.kinds)):
+        if not 0 <= min(values) <= max(values) < limit:
+            raise ValueError(
+                f"{name} from 0 to {limit - 1} are expected, given {min(values)} to {max(values)}"
+            )
+    if any(len(tokens) != len(kinds) for tokens, kinds in rows):
+        raise ValueError(f"a segment for each token is expected, given {len(kinds)} for {len(flat)}")
     tokens = torch.tensor([row + [pad] * (length - len(row)) for row, _ in rows])  # (B, T)
     segments = torch.tensor([row + [0] * (length - len(row)) for _, row in rows])  # (B, T)
     real = torch.tensor([[i < len(row) for i in range(length)] for row, _ in rows])  # (B, T)
@@ -209,15 +208,11 @@ def collate(rows: list[tuple[list[int], list[int]]], config: Config, pad: int) -
 @torch.no_grad()
 def attention_maps(bert: Bert, tokens: Tensor, segments: Tensor) -> list[Tensor]:
     """How much each token looks at each other one, (B, H, T, T) for each layer."""
-    x, maps = (
-        bert.embed(tokens, torch.arange(tokens.shape[1], device=tokens.device), segments),
-        [],
-    )  # (B, T, W), _
+    place, maps = torch.arange(tokens.shape[1], device=tokens.device), []  # (T,), _
+    x = bert.embed(tokens, place, segments)  # (B, T, W)
     for layer in bert.layers:
-        query, key = (
-            heads(layer.to_query(x), layer.num_heads),
-            heads(layer.to_key(x), layer.num_heads),
-        )  # _, _
+        query = heads(layer.to_query(x), layer.num_heads)  # (B, H, T, D)
+        key = heads(layer.to_key(x), layer.num_heads)  # (B, H, T, D)
         score = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # (B, H, T, T)
         maps.append(score.softmax(dim=-1))
         x = layer(x)  # (B, T, W)
