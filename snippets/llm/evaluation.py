@@ -258,7 +258,7 @@ LATIN = re.compile("[a-z0-9]+")
 
 
 def rouge_tokens(text: str, stem: Callable[[str], str] | None = None) -> list[str]:
-    """Words of a to z and digits, in lower case; all else separates. Only words of 4 letters on are stemmed."""
+    """Words of a to z and digits, in lower case; all else separates. Words of 4 letters on are stemmed."""
     words = LATIN.findall(text.lower())
     return [stem(word) if len(word) > 3 else word for word in words] if stem else words
 
