@@ -13,8 +13,9 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cache
-from itertools import accumulate
+from functools import cache, lru_cache, reduce
+from itertools import accumulate, chain
+from operator import or_
 
 # --8<-- [end:imports]
 
@@ -42,7 +43,7 @@ HYPHEN = re.compile(r"([0-9])(-)")
 
 def split_marks(text: str) -> list[str]:
     """Words and ASCII punctuation; . and , stay in numbers, - stays in words."""
-    text = MARKS.sub(r" \1 ", text)
+    text = " ".join(MARKS.split(text))
     if "." in text or "," in text:
         text = MARK_BEFORE.sub(r" \1 \2", MARK_BEHIND.sub(r"\1 \2 ", text))
     if "-" in text:
@@ -50,12 +51,18 @@ def split_marks(text: str) -> list[str]:
     return text.split()
 
 
+@lru_cache(maxsize=1 << 16)
+def split_word(word: str) -> list[str]:
+    """The same for a word between spaces; frequent words are split once."""
+    return split_marks(f" {word} ")
+
+
 def tokens_13a(text: str) -> list[str]:
     """sacreBLEU's default, the `13a` of the WMT shared tasks: for languages that write spaces."""
     text = text.rstrip().replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for code, mark in (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")):
         text = text.replace(code, mark)
-    return split_marks(f" {text} ")
+    return list(chain.from_iterable(map(split_word, text.split())))
 
 
 # --8<-- [end:tokens]
@@ -105,16 +112,21 @@ def tokens_zh(text: str) -> list[str]:
 
 
 # --8<-- [start:ngrams]
-def ngrams(words: list[str] | str, order: int) -> Counter:
-    """How often each run of `order` words (or letters of a string) occurs."""
+def ngrams(words: list[str] | str, order: int) -> list:
+    """All runs of `order` words, or of letters of a string."""
     if isinstance(words, str):
-        return Counter([words[at : at + order] for at in range(len(words) - order + 1)])
-    return Counter(zip(*(words[start:] for start in range(order)), strict=False))
+        return [words[at : at + order] for at in range(len(words) - order + 1)]
+    return list(zip(*(words[start:] for start in range(order)), strict=False))
 
 
-def matches(candidate: Counter, reference: Counter) -> int:
+def matches(candidate: list, reference: list) -> int:
     """How many n-grams of the candidate the reference has, each at most as often as the reference has it."""
-    return sum([min(candidate[key], reference[key]) for key in candidate.keys() & reference.keys()])
+    ours = set(candidate)
+    shared = ours.intersection(reference)
+    if len(ours) == len(candidate):  # none repeats: faster, and the same
+        return len(shared)
+    has, allowed = Counter(candidate), Counter(reference)
+    return sum([min(has[key], allowed[key]) for key in shared])
 
 
 # --8<-- [end:ngrams]
@@ -157,10 +169,10 @@ def bleu_counts(candidate: str, references: list[str], tokenize: Callable = toke
     closest = min((abs(len(words) - len(other)), len(other)) for other in others)[1]  # a tie: the shorter
     matched, possible = [], []
     for order in range(1, 5):
-        most = ngrams(others[0], order)
-        for other in others[1:]:
-            most |= ngrams(other, order)  # the largest count in one reference
-        matched.append(matches(ngrams(words, order), most))
+        allowed = ngrams(others[0], order)
+        if len(others) > 1:  # the largest count in one reference
+            allowed = list(reduce(or_, (Counter(ngrams(other, order)) for other in others)).elements())
+        matched.append(matches(ngrams(words, order), allowed))
         possible.append(max(0, len(words) - order + 1))
     return [len(words), closest, *matched, *possible]
 
@@ -258,7 +270,7 @@ LATIN = re.compile("[a-z0-9]+")
 
 
 def rouge_tokens(text: str, stem: Callable[[str], str] | None = None) -> list[str]:
-    """Words of a to z and digits, in lower case; all else separates. Words of 4 letters on are stemmed."""
+    """Words of a to z and digits, in lower case; all else separates. Words above 3 letters are stemmed."""
     words = LATIN.findall(text.lower())
     return [stem(word) if len(word) > 3 else word for word in words] if stem else words
 
@@ -272,7 +284,7 @@ def overlap(matched: int, candidate: int, reference: int) -> tuple[float, float,
 def rouge_n(candidate: str, reference: str, order: int, tokenize: Callable = rouge_tokens):
     """Precision, recall and F1 of n-grams."""
     ours, theirs = (ngrams(tokenize(text), order) for text in (candidate, reference))
-    return overlap(matches(ours, theirs), ours.total(), theirs.total())
+    return overlap(matches(ours, theirs), len(ours), len(theirs))
 
 
 def subsequence_rows(first: list[str], second: list[str]) -> list[int]:
@@ -281,14 +293,17 @@ def subsequence_rows(first: list[str], second: list[str]) -> list[int]:
     A bit is 0 where the subsequence grows by one along `second`; a row takes a few operations on integers.
     """
     places: dict[str, int] = {}
-    for at, word in enumerate(second):
-        places[word] = places.get(word, 0) | 1 << at
-    full = (1 << len(second)) - 1
-    rows = [full]
+    bit = 1
+    for word in second:
+        places[word] = places.get(word, 0) | bit
+        bit <<= 1
+    full = bit - 1
+    row, rows = full, [full]
     for word in first:
-        row = rows[-1]
-        hits = row & places.get(word, 0)
-        rows.append((row + hits | row - hits) & full)
+        if word in places:
+            hits = row & places[word]
+            row = (row + hits | row - hits) & full
+        rows.append(row)
     return rows
 
 
@@ -358,7 +373,7 @@ def token_f1(candidate: str, answers: Iterable[str]) -> float:
     ours, scores = normal_answer(candidate), []
     for answer in answers:
         theirs = normal_answer(answer)
-        shared = matches(Counter(ours), Counter(theirs))
+        shared = matches(ours, theirs)
         scores.append(overlap(shared, len(ours), len(theirs))[2] if ours or theirs else 1.0)
     return max(scores)
 

@@ -1,7 +1,7 @@
-"""How sure a comparison is: intervals and paired tests, judges and their biases, overlap of test and training text.
+"""How sure a comparison is: intervals, paired tests, judges and their biases, overlap with training text.
 
-Bootstrap (Efron 1979; for metrics of text, Koehn 2004), randomisation (Noreen 1989), Bradley and Terry (1952),
-Elo (1978); biases of judges as in Zheng et al. 2023, arXiv 2306.05685.
+Bootstrap (Efron 1979; for metrics of text, Koehn 2004), randomisation (Noreen 1989), Bradley and Terry
+(1952), Elo (1978); biases of judges as in Zheng et al. 2023, arXiv 2306.05685.
 """
 
 # --8<-- [start:imports]
@@ -23,14 +23,14 @@ def mean(values: list[float]) -> float:
 def bootstrap(
     values: list, statistic: Callable = mean, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a statistic: its percentiles over samples of the same size, drawn with replacement."""
+    """The 95 % interval of a statistic: percentiles over samples of the same size, drawn with replacement."""
     source = random.Random(seed)
     found = sorted(statistic(source.choices(values, k=len(values))) for _ in range(draws))
     return found[round(0.025 * (draws - 1))], found[round(0.975 * (draws - 1))]
 
 
 def sample_size(difference: float, deviation: float) -> int:
-    """How many examples show a mean paired difference at level 5 % in 80 % of all test sets, given its spread."""
+    """How many pairs show a mean difference at the 5 % level in 80 % of test sets, given the gaps' spread."""
     return math.ceil(((1.959964 + 0.841621) * deviation / difference) ** 2)
 
 
@@ -120,7 +120,7 @@ def bradley_terry(games: list[tuple[str, str, float]], biases: list[list[float]]
 
 
 def both_orders(judge: Callable[[str, str], str], first: str, second: str) -> float:
-    """1, 0.5 or 0 for the first answer: a win counts if the judge says the same in both orders, else it is a tie.
+    """1, 0.5 or 0 for the first answer: where the judge changes its mind with the order, it is a tie.
 
     judge gives `first` or `second`, whichever of the two that it was shown is better.
     """
@@ -141,7 +141,7 @@ def word_runs(text: str, length: int) -> set[tuple[str, ...]]:
 
 
 def contamination(test: str, training: set[tuple[str, ...]], length: int = 8) -> float:
-    """The share of a test text's runs of words that are among those of the training text; 0 for a shorter text."""
+    """The share of a test text's runs of words that the training text has too; 0 for a shorter text."""
     runs = word_runs(test, length)
     return len(runs & training) / len(runs) if runs else 0.0
 

@@ -1,4 +1,4 @@
-"""Metrics of probabilities, classes and vectors, in pure Python: what a model says of a text, and how sure it is.
+"""Metrics of probabilities, classes and vectors, in pure Python.
 
 Perplexity, bits a byte, multiple choice; F1 and MCC (Matthews 1975, Gorodkin 2004); calibration error
 (Guo et al. 2017, arXiv 1706.04599); the matching of BERTScore (Zhang et al. 2020, arXiv 1904.09675).
@@ -17,8 +17,8 @@ from snippets.llm.evaluation import f_beta
 def strided_nats(score: Callable, tokens: list[int], context: int, stride: int) -> list[float]:
     """-ln p of each token but the first, once each, in windows that move by a stride.
 
-    score(window, first) gives -ln p of window[first:], each token given all of the window before it. A window has
-    context + 1 tokens at most: the last one is predicted and not read. ValueError for a stride above the context.
+    score(window, first) gives -ln p of window[first:], each token given all before it in the window. A window
+    has context + 1 tokens at most: the last is predicted and not read. ValueError for stride > context.
     """
     if not 1 <= stride <= context or len(tokens) < 2:
         given = f"stride {stride}, context {context} and {len(tokens)} tokens"
@@ -91,7 +91,7 @@ def macro_f1(truth: list, guesses: list) -> float:
 
 
 def mcc(truth: list, guesses: list) -> float:
-    """Matthews' correlation of truth and guesses, from -1 to 1, for two or more labels; 0 if one of them is constant."""
+    """Matthews' correlation of truth and guesses, from -1 to 1, for any labels; 0 if one side is constant."""
     check_labels(truth, guesses)
     n, there, said = len(truth), Counter(truth), Counter(guesses)
     right = sum(a == b for a, b in zip(truth, guesses, strict=True))
@@ -107,7 +107,7 @@ def mcc(truth: list, guesses: list) -> float:
 def reliability(
     confidences: list[float], right: list[bool], bins: int = 15
 ) -> list[tuple[int, float, float]]:
-    """For each bin of equal width its count, mean confidence and accuracy; confidence 0 is in the first bin."""
+    """For each bin of equal width its count, mean confidence and accuracy; 0 lies in the first bin."""
     if not len(confidences) == len(right) > 0 or not all(0 <= p <= 1 for p in confidences):
         given = f"{len(confidences)} and {len(right)}"
         raise ValueError(f"confidences from 0 to 1, as many as answers, are expected, given {given}")
@@ -119,7 +119,7 @@ def reliability(
 
 
 def calibration_error(confidences: list[float], right: list[bool], bins: int = 15) -> float:
-    """The expected calibration error: how far confidence is from accuracy, over bins, weighted by their counts."""
+    """The expected calibration error: the distance of confidence and accuracy, averaged over bins."""
     table = reliability(confidences, right, bins)
     return sum(n * abs(p - hits) for n, p, hits in table) / len(right)
 
@@ -152,7 +152,7 @@ def bert_score(candidate: Vectors, reference: Vectors, ours: list[float], theirs
 
 
 def inverse_frequencies(references: list[list[str]]) -> Callable[[str], float]:
-    """ln((N + 1) / (1 + in how many of N references a token is)). With one reference, its own tokens weigh 0."""
+    """ln((N + 1) / (1 + in how many of N references a token is)). In a single reference all are 0."""
     count = Counter(token for tokens in references for token in set(tokens))
     return lambda token: math.log((len(references) + 1) / (1 + count[token]))
 
