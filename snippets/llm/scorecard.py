@@ -87,7 +87,7 @@ CHANGES = [lower, unmark, paraphrase, negate, swap, drop, cut, repeat, shuffle, 
 
 @cache
 def sentences() -> list[str]:
-    """Sentences of Python's own help, of 8 to 30 words, in which paraphrase and negate find what they change."""
+    """Sentences of Python's help, of 8 to 30 words, in which paraphrase and negate find what they change."""
     text = " ".join(" ".join(topic.split()) for topic in topics.values())
     found = [one for one in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text) if 8 <= len(one.split()) <= 30]
     words = {one: set(one.split()) for one in found}
