@@ -114,6 +114,8 @@ def run_program(program: str, tests: str, seconds: float = 3.0, fenced: bool = T
                 pass
             process.wait()
             process.stdin.close(), process.stdout.close()
+    if said == "passed":
+        return "it lied"
     return "passed" if said == task["secret"] else said
 
 
