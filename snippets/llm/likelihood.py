@@ -131,10 +131,10 @@ def calibration_error(confidences: list[float], right: list[bool], bins: int = 1
 Vectors = list[list[float]]
 
 
-def best_cosines(ours: Vectors, theirs: Vectors) -> list[float]:
-    """For each vector of ours the largest cosine with one of theirs."""
-    units = [[x / math.hypot(*vector) for x in vector] for vector in theirs]
-    return [max(sum(map(float.__mul__, v, u)) for u in units) / math.hypot(*v) for v in ours]
+def cosines(ours: Vectors, theirs: Vectors) -> list[list[float]]:
+    """The cosine of each vector of ours, a row, with each of theirs."""
+    rows, columns = ([[x / math.hypot(*one) for x in one] for one in side] for side in (ours, theirs))
+    return [[sum(map(float.__mul__, row, column)) for column in columns] for row in rows]
 
 
 def bert_score(candidate: Vectors, reference: Vectors, ours: list[float], theirs: list[float]):
@@ -144,9 +144,11 @@ def bert_score(candidate: Vectors, reference: Vectors, ours: list[float], theirs
         raise ValueError(f"{len(candidate)} and {len(reference)} weights are expected, given {given}")
     if not sum(ours) or not sum(theirs):
         return 0.0, 0.0, 0.0
+    table = cosines(candidate, reference)
+    best = [max(row) for row in table], [max(column) for column in zip(*table, strict=True)]
     precision, recall = (
-        sum(map(float.__mul__, best_cosines(*pair), weights)) / sum(weights)
-        for pair, weights in (((candidate, reference), ours), ((reference, candidate), theirs))
+        sum(map(float.__mul__, found, weights)) / sum(weights)
+        for found, weights in zip(best, (ours, theirs), strict=True)
     )
     return precision, recall, f_beta(precision, recall)
 
