@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from rouge_score import tokenizers
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
@@ -28,7 +29,8 @@ from snippets.llm.evaluation import (
     tokens_intl,
     tokens_zh,
 )
-from snippets.llm.meteor import stem
+from snippets.llm.meteor import meteor, stem
+from snippets.llm.ter import ter
 from tests.snippets.llm.texts import compare, corpus, pair, streams, text
 
 TOKENIZERS = {"13a": tokens_13a, "intl": tokens_intl, "char": tokens_char, "zh": tokens_zh}
@@ -342,3 +344,59 @@ def test_empty_texts():
 def test_punctuation_is_ascii():
     assert set("".join(evaluation.split_marks(string.punctuation))) == set(string.punctuation)
     assert Counter(evaluation.MARKS.findall(string.punctuation)) == Counter(set(string.punctuation) - set("',-."))
+
+
+# formulas, as the page prints them
+
+
+@pytest.mark.equation("eval-matches", of=evaluation.matches)
+def test_matches_are_their_formula(formula):
+    candidate, reference = list("aaabbcd"), list("aabbbcce")
+    ours, theirs = ([text.count(letter) for letter in "abcde"] for text in (candidate, reference))
+    names = {"c_g": lambda g: ours[g], "r_g": lambda g: theirs[g], "g": range(5)}
+    formula("eval-matches").agrees(evaluation.matches(candidate, reference), names)
+
+
+@pytest.mark.equation("eval-brevity", of=evaluation.brevity_penalty)
+def test_brevity_is_its_formula(formula):
+    pairs = [(7, 5), (5, 7), (5, 5), (1, 9)]
+    ours = torch.tensor([evaluation.brevity_penalty(*pair) for pair in pairs], dtype=torch.float64)
+    lengths, references = torch.tensor(pairs, dtype=torch.float64).T
+    formula("eval-brevity").holds({"b": ours, "c": lengths, "r": references})
+    assert evaluation.brevity_penalty(0, 3) == 0
+
+
+@pytest.mark.equation("eval-bleu", of=bleu_score)
+def test_bleu_is_its_formula(formula):
+    counts = [8, 11, 7, 5, 3, 2, 8, 7, 6, 5]
+    precisions = [matched / possible for matched, possible in zip(counts[2:6], counts[6:], strict=True)]
+    names = {r"\mathrm{BLEU}": bleu_score(counts), "b": evaluation.brevity_penalty(8, 11)}
+    formula("eval-bleu").holds(names | {"p_n": lambda n: precisions[int(n) - 1]})
+
+
+@pytest.mark.equation("eval-f", of=evaluation.f_beta)
+def test_f_is_its_formula(formula):
+    for beta in (2, 1, 0.5):
+        names = {r"F_\beta": evaluation.f_beta(0.3, 0.8, beta), r"\beta": beta, "P": 0.3, "R": 0.8}
+        formula("eval-f").holds(names)
+    assert evaluation.f_beta(0, 0) == 0
+
+
+@pytest.mark.equation("eval-rouge", of=rouge_l)
+def test_rouge_l_is_its_formula(formula):
+    """The longest common subsequence is b c d."""
+    precision, recall, f1 = rouge_l("a b c d e f g", "x b y c d")
+    names = {"P": precision, "R": recall, "F_1": f1, r"\ell": 3, "c": 7, "r": 5}
+    formula("eval-rouge").holds(names, relations=3)
+
+
+def test_the_pair_of_the_page():
+    """What the page works out by hand."""
+    pair = "the cat sat on the mat", "the cat is on the mat"
+    found = [rouge_n(*pair, 1)[2], rouge_n(*pair, 2)[2], rouge_l(*pair)[2], token_f1(pair[0], pair[1:])]
+    assert found == pytest.approx([5 / 6, 3 / 5, 5 / 6, 3 / 4])
+    assert sentence_bleu(pair[0], [pair[1]]) == pytest.approx(100 * (5 / 6 * 3 / 5 * 1 / 4 * 1 / 6) ** 0.25)
+    assert sentence_bleu(pair[0], [pair[1]]) == pytest.approx(38.0, abs=0.05)
+    assert ter([pair[0]], [[pair[1]]]) == pytest.approx(100 / 6)
+    words = [text.split() for text in pair]
+    assert meteor(words[0], words[1:], stem) == pytest.approx(5 / 6 * (1 - 0.5 * (2 / 5) ** 3))

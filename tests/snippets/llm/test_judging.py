@@ -128,3 +128,35 @@ def test_overlap_counts_runs_of_words():
     training = word_runs("The cat sat on the mat", 3)
     assert contamination("the cat sat down", training, 3) == 0.5 and contamination("cat sat", training, 3) == 0
     assert contamination("a cat sat on the mat", training, 3) == 0.75
+
+
+@pytest.mark.equation("eval-size", of=sample_size)
+def test_sample_size_is_its_formula(formula):
+    for deviation, difference in ((0.7, 0.03), (1.3, 0.2)):
+        ours = float(sample_size(difference, deviation))
+        formula("eval-size").holds({"n": ours, r"\sigma": deviation, r"\delta": difference})
+
+
+@pytest.mark.equation("eval-elo", of=elo)
+def test_elo_is_its_formula(formula):
+    """The change of a rating by 32 times what was not expected; before it, A has 1016 and B 984."""
+    before, after = elo([("A", "B", 1.0)]), elo([("A", "B", 1.0), ("A", "B", 1.0)])
+    expected = 1 - (after["A"] - before["A"]) / 32
+    formula("eval-elo").holds({"e": expected, "x": before["A"], "y": before["B"]})
+
+
+@pytest.mark.equation("eval-bradley-terry", of=bradley_terry)
+def test_bradley_terry_is_its_formula(formula):
+    """Results that are probabilities give back the strengths and weights that made them."""
+    theta, weights = {"A": 0.0, "B": 0.7, "C": -0.5}, [0.6, -0.3]
+    played, rows = [], []
+    for first, second in (("A", "B"), ("B", "A"), ("A", "C"), ("C", "B"), ("B", "C"), ("C", "A")):
+        row = [1.0, random.random()]
+        odds = theta[first] - theta[second] + sum(w * z for w, z in zip(weights, row, strict=True))
+        played.append((first, second, 1 / (1 + math.exp(-odds))))
+        rows.append(row)
+    strengths, found = bradley_terry(played, rows)
+    for (first, second, won), row in zip(played, rows, strict=True):
+        names = {"w": won, r"\theta_1": strengths[first], r"\theta_2": strengths[second], "j": range(2)}
+        names |= {"b_j": lambda j: found[j], "z_j": lambda j, row=row: row[j]}
+        formula("eval-bradley-terry").holds(names, tolerance=1e-8)

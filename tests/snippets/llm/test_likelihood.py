@@ -1,5 +1,6 @@
 """Perplexity, classes, calibration and BERTScore against torch, scikit-learn, torchmetrics and bert_score."""
 
+import math
 import random
 from pathlib import Path
 
@@ -284,3 +285,44 @@ def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="1 and 2 weights are expected, given 2 and 2"):
         likelihood.bert_score([[1.0]], [[1.0], [2.0]], [1.0, 1.0], [1.0, 1.0])
     assert likelihood.bert_score([[1.0]], [[1.0]], [0.0], [1.0]) == (0, 0, 0)
+
+
+# formulas, as the page prints them
+
+
+@pytest.mark.equation("eval-perplexity", of=perplexity)
+@pytest.mark.equation("eval-bits", of=bits_each)
+def test_perplexity_and_bits_are_their_formulas(formula):
+    """Five tokens of eleven bytes."""
+    chances = [0.5, 0.1, 0.9, 0.03, 0.4]
+    nats = -sum(math.log(one) for one in chances)
+    names = {"N": 5, "q_i": lambda i: chances[int(i) - 1]}
+    formula("eval-perplexity").holds(names | {r"\mathrm{PPL}": perplexity(nats, 5)})
+    formula("eval-bits").holds(names | {"h": bits_each(nats, 11), "B": 11})
+
+
+@pytest.mark.equation("eval-mcc", of=mcc)
+def test_mcc_is_its_formula(formula):
+    truth, guesses = list("aaabbbbccd"), list("aabbbaccca")
+    names = {"t_a": lambda a: float(truth.count("abcd"[a])), "g_a": lambda a: float(guesses.count("abcd"[a]))}
+    right = sum(a == b for a, b in zip(truth, guesses, strict=True))
+    formula("eval-mcc").holds(names | {r"\mathrm{MCC}": mcc(truth, guesses), "n": 10, "s": right, "a": range(4)})
+
+
+@pytest.mark.equation("eval-ece", of=calibration_error)
+def test_calibration_error_is_its_formula(formula):
+    """Two bins, by hand: three guesses below a half, two above."""
+    confidences, right = [0.1, 0.3, 0.4, 0.7, 0.9], [True, False, False, True, True]
+    names = {"n_j": lambda j: [3.0, 2.0][j], "a_j": lambda j: [1 / 3, 1.0][j], "f_j": lambda j: [0.8 / 3, 0.8][j]}
+    ours = calibration_error(confidences, right, bins=2)
+    formula("eval-ece").holds(names | {r"\mathrm{ECE}": ours, "n": 5, "j": range(2)})
+
+
+@pytest.mark.equation("eval-bertscore", of=likelihood.bert_score)
+def test_recall_is_its_formula(formula):
+    candidate, reference = torch.randn(4, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    weights = [0.5, 2.0, 1.1]
+    recall = likelihood.bert_score(candidate.tolist(), reference.tolist(), [1.0] * 4, weights)[1]
+    names = {"R": recall, "w_i": lambda i: weights[i], "x_i": lambda i: reference[i], "y_j": lambda j: candidate[j]}
+    names |= {r"\cos": lambda x, y: F.cosine_similarity(x, y, dim=-1), "i": range(3), "j": range(4)}
+    formula("eval-bertscore").holds(names)

@@ -76,3 +76,10 @@ def test_texts_are_refused_and_nothing_scores_nothing():
     for candidate, references in (("a b", [["a"]]), (["a"], ["a"]), (["a"], [])):
         with pytest.raises(ValueError, match="lists of words are expected"):
             meteor(candidate, references, stem)
+
+
+@pytest.mark.equation("eval-meteor", of=meteor_score)
+def test_meteor_is_its_formula(formula):
+    names = {"M": meteor_score(5, 7, 8, 3), "P": 5 / 7, "R": 5 / 8, "k": 3, "m": 5}
+    formula("eval-meteor").holds(names)
+    assert meteor_score(0, 3, 3, 0) == 0

@@ -73,3 +73,11 @@ def test_empty_texts():
     assert ter([""], [[""]]) == 0 and ter(["a b"], [[""]]) == 100 == ter([""], [["a b"]])
     with pytest.raises(ValueError, match="expected, given"):
         ter([], [])
+
+
+@pytest.mark.equation("eval-ter", of=ter)
+def test_ter_is_its_formula(formula):
+    """Two edits: `x` is replaced, `d e` moves; 8 words of reference on average."""
+    candidates, references = ["d e a b c", "a x"], [["a b c d e"], ["a b c d e f g h i j k"]]
+    edits = 1 + 10
+    formula("eval-ter").holds({r"\mathrm{TER}": ter(candidates, references), "E": edits, "L": 16})
