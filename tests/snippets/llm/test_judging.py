@@ -158,5 +158,5 @@ def test_bradley_terry_is_its_formula(formula):
     strengths, found = bradley_terry(played, rows)
     for (first, second, won), row in zip(played, rows, strict=True):
         names = {"w": won, r"\theta_1": strengths[first], r"\theta_2": strengths[second], "j": range(2)}
-        names |= {"b_j": lambda j: found[j], "z_j": lambda j, row=row: row[j]}
+        names |= {"b_j": found.__getitem__, "z_j": row.__getitem__}
         formula("eval-bradley-terry").holds(names, tolerance=1e-8)

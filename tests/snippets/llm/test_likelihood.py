@@ -312,8 +312,8 @@ def test_mcc_is_its_formula(formula):
 @pytest.mark.equation("eval-ece", of=calibration_error)
 def test_calibration_error_is_its_formula(formula):
     """Two bins, by hand: three guesses below a half, two above."""
-    confidences, right = [0.1, 0.3, 0.4, 0.7, 0.9], [True, False, False, True, True]
-    names = {"n_j": lambda j: [3.0, 2.0][j], "a_j": lambda j: [1 / 3, 1.0][j], "f_j": lambda j: [0.8 / 3, 0.8][j]}
+    confidences, right = [0.1, 0.3, 0.4, 0.7, 0.9], [True, False, False, True, False]
+    names = {"n_j": lambda j: [3.0, 2.0][j], "a_j": lambda j: [1 / 3, 0.5][j], "f_j": lambda j: [0.8 / 3, 0.8][j]}
     ours = calibration_error(confidences, right, bins=2)
     formula("eval-ece").holds(names | {r"\mathrm{ECE}": ours, "n": 5, "j": range(2)})
 
