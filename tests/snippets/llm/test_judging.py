@@ -145,6 +145,10 @@ def test_elo_is_its_formula(formula):
     formula("eval-elo").holds({"e": expected, "x": before["A"], "y": before["B"]})
 
 
+def entry(values):
+    return lambda j: values[j]
+
+
 @pytest.mark.equation("eval-bradley-terry", of=bradley_terry)
 def test_bradley_terry_is_its_formula(formula):
     """Results that are probabilities give back the strengths and weights that made them."""
@@ -158,5 +162,5 @@ def test_bradley_terry_is_its_formula(formula):
     strengths, found = bradley_terry(played, rows)
     for (first, second, won), row in zip(played, rows, strict=True):
         names = {"w": won, r"\theta_1": strengths[first], r"\theta_2": strengths[second], "j": range(2)}
-        names |= {"b_j": found.__getitem__, "z_j": row.__getitem__}
+        names |= {"b_j": entry(found), "z_j": entry(row)}
         formula("eval-bradley-terry").holds(names, tolerance=1e-8)
