@@ -53,7 +53,7 @@ def test_perplexity_falls_as_the_stride_shrinks(results):
     stride = results(KEY)["stride"]
     rows = [seeds(stride[str(one)]) for one in (512, 256, 128, 64)]
     assert all((a > b).all() for a, b in zip(rows, rows[1:], strict=False))
-    assert stride["saved"]["mean"] == pytest.approx(100 * (1 - rows[3] / rows[0]).mean())
+    assert stride["saved"]["mean"] == pytest.approx((1 - rows[3] / rows[0]).mean())
 
 
 @pytest.mark.claim("eval-units")
@@ -118,10 +118,10 @@ def test_the_naive_estimate_is_too_low(results):
 def test_intervals_cover_and_shrink(results):
     """Within two standard errors of their counts: 95 % for large sets, less for 20 skewed scores."""
     interval = results(KEY)["interval"]
-    error = 100 * math.sqrt(0.95 * 0.05 / interval["repeats"])
+    error = math.sqrt(0.95 * 0.05 / interval["repeats"])
     for n in ("n500", "n2000"):
-        assert abs(interval["binary"][n]["coverage"] - 95) < 2.6 * error, n
-    assert interval["skewed"]["n20"]["coverage"] < 95 - 2 * error
+        assert abs(interval["binary"][n]["coverage"] - 0.95) < 2.6 * error, n
+    assert interval["skewed"]["n20"]["coverage"] < 0.95 - 2 * error
     assert interval["slope"] == pytest.approx(-0.5, abs=0.05)
     widths = [interval["binary"][f"n{n}"]["width"] for n in (20, 50, 100, 200, 500, 2000)]
     assert widths == sorted(widths, reverse=True)
@@ -130,9 +130,9 @@ def test_intervals_cover_and_shrink(results):
 @pytest.mark.claim("eval-paired")
 def test_the_paired_test_is_right_and_sees_more(results):
     found = results(KEY)["paired"]
-    error = 100 * math.sqrt(0.05 * 0.95 / found["repeats"])
+    error = math.sqrt(0.05 * 0.95 / found["repeats"])
     for n in ("n100", "n400"):
-        assert abs(found["false"][n]["paired"] - 5) < 2.6 * error, n
+        assert abs(found["false"][n]["paired"] - 0.05) < 2.6 * error, n
     assert found["power"]["n400"]["paired"] > 4 * found["power"]["n400"]["overlap"]
     assert found["power"]["n400"]["paired"] > found["power"]["n100"]["paired"]
 
@@ -162,13 +162,13 @@ def test_biases_are_found_but_for_the_judges_own(results):
 def test_a_changed_verdict_is_no_proof_of_a_bias(results):
     orders = results(KEY)["judge.orders"]
     flips = [orders[bias]["flips"] for bias in ("b0", "b6", "b20")]
-    assert 20 < flips[0] < flips[1] < flips[2]
+    assert 0.2 < flips[0] < flips[1] < flips[2]
 
 
 @pytest.mark.claim("eval-overlap")
 def test_little_of_the_held_out_prose_is_in_training(results):
     overlap = results(KEY)["overlap"]
-    assert overlap["mean"] < 5 and overlap["none"] > 50 and overlap["documents"] > 50
+    assert overlap["mean"] < 0.05 and overlap["none"] > 0.5 and overlap["documents"] > 50
 
 
 # faults
