@@ -112,6 +112,11 @@ def test_a_program_that_misbehaves_fails_and_harms_nobody(name, tmp_path, monkey
         neighbour.kill(), neighbour.wait()
 
 
+def test_a_program_that_writes_passed_has_not_passed():
+    """Our own first version took its word for it."""
+    assert said("import os\nos.write(3, b'passed')\nos._exit(0)") == "it lied"
+
+
 def test_nothing_is_left_running():
     """A program that loops, in a process with a mark on its command line: gone when run_program answers."""
     if FENCED:

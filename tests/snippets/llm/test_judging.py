@@ -71,6 +71,14 @@ def test_sample_size_gives_its_power():
     assert size == 197 and shown.mean() == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.claim("eval-test-sets")
+def test_test_sets_show_the_differences_of_the_page():
+    """In points, by the formula, for systems that disagree on a tenth of the examples."""
+    for examples, points in ((164, 6.9), (1319, 2.4), (10_570, 0.9), (14_042, 0.7)):
+        low, high = (sample_size((points + gap) / 100, math.sqrt(0.1)) for gap in (0.051, -0.051))
+        assert low <= examples <= high, examples
+
+
 def games(biased=0.0, size=300, seed=0):
     source, strength = random.Random(seed), {"A": 0.0, "B": 0.7, "C": -0.5}
     found, rows = [], []
