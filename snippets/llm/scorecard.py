@@ -98,7 +98,7 @@ def sentences() -> list[str]:
 
 
 # --8<-- [start:metrics]
-METRICS: dict[str, Callable[[str, str], float]] = {
+METRICS = {
     "BLEU": lambda ours, theirs: sentence_bleu(ours, [theirs]),
     "chrF": lambda ours, theirs: chrf([ours], [[theirs]]),
     "chrF++": lambda ours, theirs: chrf([ours], [[theirs]], word_order=2),
