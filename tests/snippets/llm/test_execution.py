@@ -173,4 +173,4 @@ def test_fences_are_tried_and_not_only_looked_for(monkeypatch, tmp_path):
 @pytest.mark.equation("eval-pass", of=pass_at_k)
 def test_pass_at_k_is_its_formula(formula):
     for n, c, k in ((9, 4, 3), (7, 2, 5), (20, 1, 10)):
-        formula("eval-pass").holds({r"\text{pass@}k": pass_at_k(n, c, k), "n": n, "c": c, "k": k})
+        formula("eval-pass").holds({r"\text{pass@}k": pass_at_k(n, c, k), "n": n, "s": c, "k": k})

@@ -150,7 +150,7 @@ def test_elo_is_its_formula(formula):
     """The change of a rating by 32 times what was not expected; before it, A has 1016 and B 984."""
     before, after = elo([("A", "B", 1.0)]), elo([("A", "B", 1.0), ("A", "B", 1.0)])
     expected = 1 - (after["A"] - before["A"]) / 32
-    formula("eval-elo").holds({"e": expected, "x": before["A"], "y": before["B"]})
+    formula("eval-elo").holds({"w": expected, r"\rho_1": before["A"], r"\rho_2": before["B"]})
 
 
 def entry(values):
@@ -170,5 +170,5 @@ def test_bradley_terry_is_its_formula(formula):
     strengths, found = bradley_terry(played, rows)
     for (first, second, won), row in zip(played, rows, strict=True):
         names = {"w": won, r"\theta_1": strengths[first], r"\theta_2": strengths[second], "j": range(2)}
-        names |= {"b_j": entry(found), "z_j": entry(row)}
+        names |= {r"\gamma_j": entry(found), "z_j": entry(row)}
         formula("eval-bradley-terry").holds(names, tolerance=1e-8)

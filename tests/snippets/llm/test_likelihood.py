@@ -304,7 +304,7 @@ def test_perplexity_and_bits_are_their_formulas(formula):
 @pytest.mark.equation("eval-mcc", of=mcc)
 def test_mcc_is_its_formula(formula):
     truth, guesses = list("aaabbbbccd"), list("aabbbaccca")
-    names = {"t_a": lambda a: float(truth.count("abcd"[a])), "g_a": lambda a: float(guesses.count("abcd"[a]))}
+    names = {"t_a": lambda a: float(truth.count("abcd"[a])), r"\hat t_a": lambda a: float(guesses.count("abcd"[a]))}
     right = sum(a == b for a, b in zip(truth, guesses, strict=True))
     formula("eval-mcc").holds(names | {r"\mathrm{MCC}": mcc(truth, guesses), "n": 10, "s": right, "a": range(4)})
 
@@ -323,6 +323,11 @@ def test_recall_is_its_formula(formula):
     candidate, reference = torch.randn(4, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     weights = [0.5, 2.0, 1.1]
     recall = likelihood.bert_score(candidate.tolist(), reference.tolist(), [1.0] * 4, weights)[1]
-    names = {"R": recall, "w_i": lambda i: weights[i], "x_i": lambda i: reference[i], "y_j": lambda j: candidate[j]}
+    names = {
+        "R": recall,
+        r"\omega_i": lambda i: weights[i],
+        "u_i": lambda i: reference[i],
+        "v_j": lambda j: candidate[j],
+    }
     names |= {r"\cos": lambda x, y: F.cosine_similarity(x, y, dim=-1), "i": range(3), "j": range(4)}
     formula("eval-bertscore").holds(names)

@@ -80,6 +80,6 @@ def test_texts_are_refused_and_nothing_scores_nothing():
 
 @pytest.mark.equation("eval-meteor", of=meteor_score)
 def test_meteor_is_its_formula(formula):
-    names = {"M": meteor_score(5, 7, 8, 3), "P": 5 / 7, "R": 5 / 8, "k": 3, "m": 5}
+    names = {"M": meteor_score(5, 7, 8, 3), "P": 5 / 7, "R": 5 / 8, r"\kappa": 3, "m": 5}
     formula("eval-meteor").holds(names)
     assert meteor_score(0, 3, 3, 0) == 0
