@@ -28,7 +28,7 @@ def test_meteor_is_that_of_nltk(agrees):
         lambda candidate, *references: meteor(candidate, list(references), stem),
         lambda candidate, *references: nltk_meteor(references, candidate, wordnet=NoSynonyms()),
         agrees,
-        "nltk.translate.meteor_score",
+        "nltk.translate.meteor_score.single_meteor_score",
     )
 
 
