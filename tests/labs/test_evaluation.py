@@ -186,6 +186,13 @@ def test_windows_without_context_cost_perplexity(results):
     greater(values["faults.no_context"], values["stride.64"], paired=True)
 
 
+@pytest.mark.claim("eval-fault-share")
+def test_the_share_is_too_low_for_every_k_above_1(results):
+    curves = results(KEY)["pass"]
+    gaps = [100 * (curves["truth"][str(k)] - curves["naive"][str(k)]) for k in range(2, 11)]
+    assert min(gaps) > 1 and max(gaps) == pytest.approx(curves["worst"]["short"])
+
+
 # speed
 
 

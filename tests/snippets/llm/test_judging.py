@@ -35,6 +35,14 @@ def test_the_interval_is_that_of_scipy(agrees):
     assert ours == pytest.approx((mean(values) - wide, mean(values) + wide), abs=0.05)
 
 
+@pytest.mark.claim("eval-fault-draws")
+def test_draws_without_replacement_have_no_spread():
+    """Each is the whole set in another order."""
+    values = [random.random() for _ in range(9)]
+    means = [mean(random.sample(values, k=len(values))) for _ in range(50)]
+    assert max(means) - min(means) < 1e-12 < 0.05 < bootstrap(values)[1] - bootstrap(values)[0]
+
+
 def test_draws_are_with_replacement_and_seeded():
     assert bootstrap([1.0, 2.0, 3.0], seed=1) == bootstrap([1.0, 2.0, 3.0], seed=1)
     assert bootstrap([0.0, 1.0], max, draws=100) == (0, 1)  # some samples hold 0 only: impossible without replacement
