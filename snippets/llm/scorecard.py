@@ -79,7 +79,7 @@ def unmark(words: list[str], source: random.Random) -> list[str]:
 
 def other(words: list[str], source: random.Random) -> list[str]:
     """Another sentence: what a score means that says nothing."""
-    return source.choice(sentences()).split()
+    return source.choice([text for text in sentences() if text != " ".join(words)]).split()
 
 
 CHANGES = [lower, unmark, paraphrase, negate, swap, drop, cut, repeat, shuffle, other]

@@ -7,7 +7,7 @@ import pytest
 from snippets.llm import scorecard
 from snippets.llm.scorecard import CHANGES, METRICS, VERBS, scores, sentences
 
-MAY_NOT = (scorecard.lower, scorecard.unmark, scorecard.other)  # find nothing, or the sentence itself
+MAY_NOT = (scorecard.lower, scorecard.unmark)  # find nothing to change
 WORDS = "The same value is used, if it was not given.".split()
 
 
@@ -34,6 +34,8 @@ def test_changes_by_hand():
     assert after(scorecard.cut) == "The same value is used,"
     assert after(scorecard.repeat) == "The same value is used, if it was not given. if it was not given."
     assert after(scorecard.other) in sentences()
+    text = random.Random(7).choice(sentences())  # what the same seed draws first
+    assert after(scorecard.other, text.split(), seed=7) != text
 
 
 def test_changes_that_draw_keep_what_they_should():
