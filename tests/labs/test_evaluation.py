@@ -15,12 +15,13 @@ METRICS = ["bleu", "chrf", "chrfpp", "ter", "meteor", "rouge1", "rouge2", "rouge
 
 @pytest.mark.claim("eval-changes")
 def test_a_negation_costs_less_than_a_paraphrase(results):
-    """In every row but BERTScore's; lower case and other punctuation cost points in most."""
+    """In every row but BERTScore's; lower case costs points in three."""
     changes = results(KEY)["changes"]
     for name in METRICS:
         assert changes[name]["negate"]["mean"] > changes[name]["paraphrase"]["mean"], name
-    for change in ("lower", "unmark"):
-        assert sum(changes[name][change]["high"] < 100 for name in METRICS) >= 4, change
+    lowered = {name for name in METRICS if changes[name]["lower"]["high"] < 100}
+    assert lowered == {"bleu", "chrf", "chrfpp"} and changes["bertscore"]["lower"]["mean"] == pytest.approx(100, abs=0.1)
+    assert changes["bertscore"]["negate"]["mean"] < changes["bertscore"]["paraphrase"]["mean"]
 
 
 @pytest.mark.claim("eval-negation")
@@ -49,10 +50,10 @@ def test_another_sentence_has_points(results):
 
 
 @pytest.mark.claim("eval-stride")
-def test_perplexity_falls_as_the_stride_shrinks(results):
+def test_perplexity_falls_by_the_first_step_and_hardly_further(results):
     stride = results(KEY)["stride"]
     rows = [seeds(stride[str(one)]) for one in (512, 256, 128, 64)]
-    assert all((a > b).all() for a, b in zip(rows, rows[1:], strict=False))
+    assert (rows[0] > rows[1]).all() and ((rows[0] - rows[1]) > 5 * abs(rows[1] - rows[3])).all()
     assert stride["saved"]["mean"] == pytest.approx((1 - rows[3] / rows[0]).mean())
 
 
