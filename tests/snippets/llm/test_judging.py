@@ -170,7 +170,7 @@ def test_bradley_terry_is_its_formula(formula):
     """Results that are probabilities give back the strengths and weights that made them."""
     theta, weights = {"A": 0.0, "B": 0.7, "C": -0.5}, [0.6, -0.3]
     played, rows = [], []
-    for first, second in (("A", "B"), ("B", "A"), ("A", "C"), ("C", "B"), ("B", "C"), ("C", "A")):
+    for first, second in (("B", "C"), ("A", "B"), ("B", "A"), ("A", "C"), ("C", "B"), ("C", "A")):
         row = [1.0, random.random()]
         odds = theta[first] - theta[second] + sum(w * z for w, z in zip(weights, row, strict=True))
         played.append((first, second, 1 / (1 + math.exp(-odds))))
