@@ -353,7 +353,7 @@ SCENE_STEPS = 5000
 
 
 def text_to_image(prompts: list[str], scale: float = 3.0) -> Tensor:
-    """Train on 6,000 drawn scenes and their captions, then draw a picture (3, 32, 32) for each prompt."""
+    """Train on 6,000 drawn scenes and their captions; returns a picture (B, 3, 32, 32) for each prompt."""
     if not prompts:
         raise ValueError(f"at least one prompt is expected, given {prompts}")
     asked = encode_captions(prompts)  # (B, L) first, so that a word that is unknown costs no training
