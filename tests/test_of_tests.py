@@ -620,7 +620,7 @@ def test_a_check_that_accepts_all_and_a_fault_that_no_test_notices_fail_the_suit
     replace(taught, POST, "+    y = 3 * x", "+    y = x + x")
     files = ("pages/test_exercises.py", "pages/test_breakages.py", "snippets/exercises/test_toy.py")
     status, output = suite(taught, *(f"tests/{name}" for name in files))
-    assert status == 1
+    assert status == 1, output
     here = "AssertionError: " + Defect(TOYS, "", "", "def fourfold", "").expected(taught)
     assert told(output, f"{here}the empty starter is told 'right', not 'not yet'. Let check_1 call the answer"), output
     assert told(output, f"{here}check_1 says of an answer that is not written: right. Let it call the answer"), output

@@ -77,14 +77,20 @@ def test_parameters_name_pages():
 
 
 def test_the_report_counts_what_is_on_the_page(tmp_path):
-    for name in (*report.TESTED, "snippets/blocks"):
+    for name in (*report.TESTED, "snippets/blocks", "snippets/exercises", "tests/snippets"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     text = "---\nmodule: snippets/a.py\n---\n$$x\\label{x}$$\n$$y\\label{y}$$\n$$z\\label{z}$$\n\n"
     text += '```python\n--8<-- "snippets/blocks/b.py:b"\n```\n\n'
-    text += "A. {{ claim: a-b }} B. {{ claim: b-c }} `{{ claim: c }}`\n\n```diff tests/x.py::test\n- a\n```\n\n"
-    text += '```python solution\n--8<-- "snippets/exercises/a.py:exercise-2"\n```\n'
+    text += "A. {{ claim: a-b }} B. {{ claim: b-c }} `{{ claim: c }}`\n\n```diff tests/snippets/test_x.py::test_y\n-y\n+z\n```\n\n"
+    text += '```python solution\n--8<-- "snippets/exercises/a.py:exercise-1"\n```\n'
     (tmp_path / "docs/posts/A.md").write_text(text)
-    (tmp_path / "snippets/blocks/b.py").write_text("x\n# --8<-- [start:b]\nx\nx\n# --8<-- [end:b]\nx\n")
+    (tmp_path / "snippets/blocks/b.py").write_text("x\n# --8<-- [start:b]\nx\ny\n# --8<-- [end:b]\nx\n")
+    (tmp_path / "tests/snippets/test_x.py").write_text("def test_y():\n    pass\n")
+    solved = (
+        '"""Toys."""\n# --8<-- [start:exercise-1]\ndef one():\n    """Say 1.\n\n    Hint: 1.\n    """\n    return 1\n'
+    )
+    check = "# --8<-- [end:exercise-1]\n\n\ndef check_1(answer):\n    pass\n"
+    (tmp_path / "snippets/exercises/a.py").write_text(solved + check)
     near, far = ({"name": "o", "difference": d, "tolerance": 1.0} for d in (0.1, 0.3))
     inside, outside = ("entered", {"snippets/blocks/b.py": [3]}), ("entered", {"snippets/blocks/b.py": [6]})
     other = ("oracle", {**far, "name": "o2"})

@@ -8,9 +8,10 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-from theme.page import counts
+from theme.page.breakages import breakages
 from theme.page.claims import claims
 from theme.page.equations import labels
+from theme.page.exercises import exercises, path_of
 from theme.page.pages import ROOT, Page, posts
 
 REPORT = Path(".verified/report.json")
@@ -62,8 +63,8 @@ def write(root: Path, tests: list[dict], proved: dict[str, set[int]]) -> dict:
             "evaluated": len(numbered & checked["evaluated"]),
             "pinned": len(numbered - checked["evaluated"]),
             "claims": sum(mark.id in checked["claim"] for mark in claims([page], root)),
-            "exercises": len(counts.exercises(page)),
-            "breakages": counts.breakages(page),
+            "exercises": len(exercises(path_of(page), root)) if (root / path_of(page)).is_file() else 0,
+            "breakages": len(breakages(page, root)[0]),
             "shape_comments": sum(len(proved.get(path, set()) & here) for path, here in lines.items()),
             "oracles": [oracles[name] for name in sorted(oracles)],
         }
