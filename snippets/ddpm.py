@@ -88,7 +88,7 @@ class NoiseSchedule(nn.Module):
 
 # --8<-- [start:forward]
 def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """One step of the forward process, up to level t (Eq. 2): shrink the image, add a little noise."""
+    """One step of the forward process, up to level t (the paper's Eq. 2): shrink, add some noise."""
     keep = schedule.at((1 - schedule.beta).sqrt(), t, x)  # (B, 1, 1, 1) a little less than 1
     add = schedule.at(schedule.beta.sqrt(), t, x)  # (B, 1, 1, 1) how much noise this step adds
     xt = keep * x + add * eps  # (B, C, H, W) the variance stays 1 if it was 1
@@ -96,7 +96,7 @@ def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor
 
 
 def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """Jump from clean images x0 to level t (Eq. 4): the noises of all steps add up to one Gaussian."""
+    """Jump from clean images x0 to level t (the paper's Eq. 4): all steps' noises add up to one Gaussian."""
     signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) what is left of the image
     noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) how much noise has come in
     xt = signal * x0 + noise * eps  # (B, C, H, W) the noisy image
@@ -152,7 +152,7 @@ def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Ten
 
 # --8<-- [start:posterior]
 def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """Mean of q(x_{t-1} | x_t, x_0) (Eq. 7): noisy and clean image, weighted. Its variance is beta_tilde."""
+    """Mean of q(x_{t-1} | x_t, x_0) (its Eq. 7): both images, weighted. The variance is beta_tilde."""
     beta, before, after = schedule.beta, schedule.alpha_bar_before, schedule.alpha_bar  # (T,), (T,), (T,)
     weight_x0 = schedule.at(before.sqrt() * beta / (1 - after), t, xt)  # (B, 1, 1, 1) 1 at t = 0
     weight_xt = schedule.at((1 - beta).sqrt() * (1 - before) / (1 - after), t, xt)  # (B, 1, 1, 1) 0 at t = 0
@@ -173,7 +173,7 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def ddpm_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, generator: torch.Generator) -> Tensor:
-    """Algorithm 1, one batch: the mean squared error of the predicted noise at random levels (Eq. 14)."""
+    """Algorithm 1, one batch: the mean squared error of the predicted noise at random levels (its Eq. 14)."""
     eps = noise_like(x0, generator)  # (B, C, H, W) the answer
     t = torch.randint(schedule.num_steps, x0.shape[:1], generator=generator, device=x0.device)  # (B,) levels
     xt = q_sample(schedule, x0, t, eps)  # (B, C, H, W) the question
@@ -229,9 +229,7 @@ def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise
     """Algorithm 2, line 4: one level down from t, given the predicted noise eps and fresh noise."""
     beta = schedule.beta  # (T,)
     share = schedule.at(beta / schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps to take off
-    growth = schedule.at(
-        1 / (1 - beta).sqrt(), t, xt
-    )  # (B, 1, 1, 1) undoes the shrinking of the forward step
+    growth = schedule.at(1 / (1 - beta).sqrt(), t, xt)  # (B, 1, 1, 1) undoes the forward step's shrinking
     mean = growth * (xt - share * eps)  # (B, C, H, W) a little cleaner, and back to full size
     sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) 0 at t = 0: no noise at the end
     x = mean + sigma * noise  # (B, C, H, W) a draw one level down
