@@ -236,7 +236,7 @@ def check(key: str, results: dict, runs: ThreadPoolExecutor, folder: Path) -> st
     for name in sorted(drawn.keys() | draws.keys()):
         if name not in drawn or name not in draws or not same_file(drawn[name], draws[name]):
             found.append(f"{name}: not the same file")
-    if found := found + other_constants(key, then, now, results["code"], code):
+    if found := other_constants(key, then, now, results["code"], code) + found:
         raise CannotTell("\n".join(found[:12] + [f"and {len(found) - 12} more"] * (len(found) > 12)))
     results = {"values": results["values"], "timings": {}} | results
     transfer(results["values"], results["timings"], measured[1].get("timings", {}))
