@@ -81,7 +81,8 @@ def test_the_report_counts_what_is_on_the_page(tmp_path):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     text = "---\nmodule: snippets/a.py\n---\n$$x\\label{x}$$\n$$y\\label{y}$$\n$$z\\label{z}$$\n\n"
     text += '```python\n--8<-- "snippets/blocks/b.py:b"\n```\n\n'
-    text += "A. {{ claim: a-b }} B. {{ claim: b-c }} `{{ claim: c }}`\n\n```diff tests/snippets/test_x.py::test_y\n-y\n+z\n```\n\n"
+    text += "A. {{ claim: a-b }} B. {{ claim: b-c }} `{{ claim: c }}`\n\n"
+    text += "```diff tests/snippets/test_x.py::test_y\n-y\n+z\n```\n\n"
     text += '```python solution\n--8<-- "snippets/exercises/a.py:exercise-1"\n```\n'
     (tmp_path / "docs/posts/A.md").write_text(text)
     (tmp_path / "snippets/blocks/b.py").write_text("x\n# --8<-- [start:b]\nx\ny\n# --8<-- [end:b]\nx\n")

@@ -39,6 +39,9 @@ def smallest_loss(alpha_bar: float, variance: float) -> float:
     signal, noise = alpha_bar * variance, 1 - alpha_bar  # the two parts of the variance of x_t
     # the mean of eps * x_t is sqrt(noise), so c = sqrt(noise) / (signal + noise) is best,
     # and of the variance of eps, 1, it explains noise / (signal + noise)
+    # the digits' pixels together have the variance 0.57. At the clean end the formula goes to 1, where the
+    # network has less: real pixels are neither independent nor normal, so that there is more to know. At the
+    # noisy end it goes to 0, and the network is above it: there the error is mostly its own
     return signal / (signal + noise)
 
 

@@ -7,7 +7,14 @@ import re
 import matplotlib.image
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -976,6 +983,23 @@ def test_diffusers_counts_up_by_default():
         theirs.set_timesteps(count)
         schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
         assert theirs.timesteps.tolist() == ddpm.ddim_levels(schedule, count)[:-1]
+    assert DDPMScheduler().config.timestep_spacing == "leading"
+    for other in (EulerDiscreteScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler):
+        assert other().config.timestep_spacing == "linspace"
+
+
+@pytest.mark.claim("ddpm-clipped-alone")
+def test_diffusers_keeps_the_networks_noise_beside_the_clipped_picture():
+    generator = torch.Generator().manual_seed(0)
+    xt, eps = (2 * torch.randn(5, 3, 4, 6, generator=generator) for _ in range(2))
+    theirs = DDIMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing")
+    theirs.set_timesteps(50)
+    schedule, t = ddpm.NoiseSchedule(ddpm.cosine_beta()), torch.full((5,), 979)
+    x0 = ddpm.x0_from_eps(schedule, xt, t, eps).clamp(-1, 1)
+    there = schedule.alpha_bar[959].float()
+    for setting, noise in ((False, eps), (True, ddpm.eps_from_x0(schedule, xt, t, x0))):
+        step = theirs.step(eps, 979, xt, use_clipped_model_output=setting).prev_sample
+        torch.testing.assert_close(step, there.sqrt() * x0 + (1 - there).sqrt() * noise, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.claim("ddpm-half-noise")
