@@ -5,10 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import sacrebleu
 import torch
+from nltk.translate.meteor_score import meteor_score as nltk_meteor
 from rouge_score import tokenizers
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU, CHRF, TER
 from torchmetrics.functional.text import squad
 
 from snippets.llm import evaluation
@@ -31,11 +33,13 @@ from snippets.llm.evaluation import (
 )
 from snippets.llm.meteor import meteor, stem
 from snippets.llm.ter import ter
+from tests.snippets.llm.test_meteor import NoSynonyms
 from tests.snippets.llm.texts import compare, corpus, pair, streams, text
 
 TOKENIZERS = {"13a": tokens_13a, "intl": tokens_intl, "char": tokens_char, "zh": tokens_zh}
 CLASSES = {"13a": "13a.Tokenizer13a", "intl": "intl.TokenizerV14International"}
 CLASSES |= {"char": "char.TokenizerChar", "zh": "zh.TokenizerZh"}
+SACREBLEU = {"BLEU": BLEU(), "chrF": CHRF(), "TER": TER()}
 SMOOTHINGS = {
     "none": evaluation.unsmoothed,
     "exp": evaluation.smoothed_exp,
@@ -71,8 +75,22 @@ def test_tokens_are_those_of_sacrebleu(name, agrees):
     )
 
 
+@pytest.mark.claim("eval-tokens")
 def test_tokenizers_differ_where_the_page_says():
     """A year at the end, escaped marks, marks of other scripts, curly quotes; each worked out by hand."""
+    for name, tokenize in TOKENIZERS.items():
+        theirs = BLEU(tokenize=name)._preprocess_segment
+        for said in (
+            "in 1999.",
+            "&quot;a&quot;",
+            "«a»",
+            "中文ok カナ",
+            "“a”€",
+            "\U00020010\U00020010",
+            "1,000 a-b 5-3 don't",
+        ):
+            assert tokenize(said) == theirs(said).split(), (name, said)
+    assert BLEU().tokenizer_signature == BLEU(tokenize="13a").tokenizer_signature == "13a"  # the default
     assert tokens_13a("in 1999.") == ["in", "1999", "."] and tokens_intl("in 1999.") == ["in", "1999."]
     assert tokens_13a("&quot;a&quot;") == ['"', "a", '"'] and tokens_zh("&quot;") == ["&", "quot", ";"]
     assert tokens_13a("«a»") == ["«a»"] and tokens_intl("«a»") == ["«", "a", "»"]
@@ -141,14 +159,19 @@ def test_the_closest_reference_counts_and_of_two_the_shorter():
     assert bleu_counts("a b", ["", "a b c d e"])[1] == 0  # an empty one may be the closest
 
 
+@pytest.mark.claim("eval-short")
 def test_short_sentences_score_nothing_without_the_effective_order():
     """sacrebleu leaves it out of corpora and puts it into sentence scores. It drops orders that are too long only."""
     assert bleu(["a b c"], [["a b c"]]) == 0 and sentence_bleu("a b c", ["a b c"]) == pytest.approx(100)
     counts = bleu_counts("a b c d", ["a b x d"])
     assert bleu_score(counts, evaluation.unsmoothed, effective_order=True) == 0  # no match of order 3 or 4
     assert sentence_bleu("a x", ["a y"]) == pytest.approx(100 * (0.5 * 0.5) ** 0.5)
+    corpus_of_one, one = BLEU().corpus_score(["a b c"], [["a b c"]]), sacrebleu.sentence_bleu("a b c", ["a b c"])
+    assert corpus_of_one.score == 0 and one.score == pytest.approx(100)
+    assert BLEU(smooth_method="none", effective_order=True).sentence_score("a b c d", ["a b x d"]).score == 0
 
 
+@pytest.mark.claim("eval-smoothing")
 def test_smoothings_side_by_side():
     """One pair, four answers; precisions by hand: 3 of 4, 1 of 3, then nothing of 2 and of 1."""
     counts = bleu_counts("a b c d", ["a b x d"])
@@ -159,6 +182,10 @@ def test_smoothings_side_by_side():
         "floor": [3 / 4, 1 / 3, 0.1 / 2, 0.1 / 1],
         "add-k": [3 / 4, 2 / 4, 1 / 3, 1 / 2],
     }
+    for name, precisions in found.items():
+        theirs = BLEU(smooth_method=name).sentence_score("a b c d", ["a b x d"]).precisions
+        assert theirs == pytest.approx([100 * one for one in precisions]), name
+    assert BLEU().smooth_method == "exp"
 
 
 def test_a_corpus_is_no_mean_of_sentences():
@@ -182,12 +209,14 @@ def test_chrf_is_that_of_sacrebleu(order, agrees):
     )
 
 
+@pytest.mark.claim("eval-chrf-names")
 def test_chrf_plus_plus_is_another_metric():
     """Words count in chrF++ only; sacrebleu's CHRF() is chrF."""
     pair = ["ab cd"], [["abc d"]]  # the same letters, other words
     assert chrf(*pair) == pytest.approx(100) and chrf(*pair, word_order=2) == pytest.approx(100 * 6 / 8 * 1, abs=12)
     assert chrf(*pair, word_order=2) == pytest.approx(CHRF(word_order=2).corpus_score(["ab cd"], [["abc d"]]).score)
-    assert CHRF().word_order == 0
+    assert CHRF().word_order == 0 and CHRF().corpus_score(["ab cd"], [["abc d"]]).score == pytest.approx(100)
+    assert CHRF().beta == 2 and CHRF().char_order == 6
 
 
 def test_orders_that_are_too_long_are_left_out():
@@ -237,11 +266,15 @@ def test_rouge_lsum_of_several_lines_is_that_of_rouge_score(agrees):
     )
 
 
+@pytest.mark.claim("eval-lines")
 def test_lsum_is_l_where_there_are_no_lines_and_forgives_their_order():
     assert rouge_lsum("a b c", "c a b") == rouge_l("a b c", "c a b")
     assert rouge_lsum("c d\na b", "a b\nc d")[2] == 1 and rouge_l("c d\na b", "a b\nc d")[2] == 0.5
+    assert scores("rougeLsum")("a b c", "c a b") == scores("rougeL")("a b c", "c a b")
+    assert scores("rougeLsum")("c d\na b", "a b\nc d")[2] == 1 and scores("rougeL")("c d\na b", "a b\nc d")[2] == 0.5
 
 
+@pytest.mark.claim("eval-ascii")
 def test_rouge_drops_what_is_not_ascii_unless_told_otherwise():
     """A text in another script scores 0 against itself; the stemmer has nothing to do with it."""
     same = ["สวัสดี 中文"] * 2
@@ -259,6 +292,7 @@ def test_only_words_of_four_letters_are_stemmed():
     assert rouge_tokens("runs dies was", stem) == ["run", "die", "was"] and stem("was") == "wa"
 
 
+@pytest.mark.claim("eval-mid")
 def test_mid_of_rouge_score_is_a_median_of_draws():
     """What other tools report as `mid` changes from run to run; the plain mean does not."""
     from rouge_score.scoring import BootstrapAggregator, Score
@@ -275,7 +309,7 @@ def test_mid_of_rouge_score_is_a_median_of_draws():
 def test_the_subsequence_is_that_of_a_plain_table():
     """Against the recursion that everybody knows, on random words."""
     source = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(1000):
         first, second = (list(source.choice(list("abc"), source.integers(0, 12))) for _ in range(2))
         table = np.zeros((len(first) + 1, len(second) + 1), int)
         for i, a in enumerate(first):
@@ -305,10 +339,14 @@ def test_answers_are_scored_as_in_squad(agrees):
     compare(texts, ours, theirs, agrees, "torchmetrics.functional.text.squad", 1e-6)
 
 
+@pytest.mark.claim("eval-article")
 def test_an_answer_that_is_an_article_is_nothing():
     """SQuAD's cleaning takes `A` away: of two such answers the F1 is 1 since SQuAD 2."""
     assert evaluation.normal_answer("A.") == [] and exact_match("a", ["The"]) == 1 == token_f1("a", ["The"])
     assert token_f1("cat", ["The"]) == 0
+    truth = {"answers": {"answer_start": [0], "text": ["The"]}, "id": "1"}
+    found = squad([{"prediction_text": "A", "id": "1"}], [truth])
+    assert found["exact_match"] == 100 == found["f1"]
 
 
 def test_answers_by_hand():
@@ -329,6 +367,7 @@ def test_references_that_do_not_fit_are_refused(candidates, references):
             metric(candidates, references)
 
 
+@pytest.mark.claim("eval-transposed")
 def test_transposed_references_are_refused_where_sacrebleu_cuts_them():
     """Three candidates with two references each: sacrebleu takes them for two streams, and scores two sentences."""
     candidates, references = ["a", "b", "c"], [["a", "x"], ["b", "x"], ["c", "x"]]
@@ -337,10 +376,30 @@ def test_transposed_references_are_refused_where_sacrebleu_cuts_them():
         bleu(candidates, streams(references))
 
 
+EMPTY = [("", ""), ("", "a"), ("a", "")]  # candidate, reference
+
+
+@pytest.mark.claim("eval-empty")
 def test_empty_texts():
-    for metric in (bleu, chrf):
-        assert metric([""], [[""]]) == metric([""], [["a"]]) == metric(["a"], [[""]]) == 0
-    assert rouge_l("", "")[2] == rouge_lsum("", "a")[2] == rouge_n("a", "", 2)[2] == 0
+    """What the table of the page says: ours and the libraries', both empty, no candidate, no reference."""
+    found = {
+        "BLEU": [bleu([c], [[r]]) for c, r in EMPTY],
+        "chrF": [chrf([c], [[r]]) for c, r in EMPTY],
+        "TER": [ter([c], [[r]]) for c, r in EMPTY],
+        "ROUGE": [rouge_l(c, r)[2] for c, r in EMPTY],
+        "METEOR": [meteor(c.split(), [r.split()], stem) for c, r in EMPTY],
+        "token F1": [token_f1(c, [r]) for c, r in EMPTY],
+    }
+    theirs = {name: [metric.corpus_score([c], [[r]]).score for c, r in EMPTY] for name, metric in SACREBLEU.items()}
+    theirs["ROUGE"] = [scores("rougeL")(c, r)[2] for c, r in EMPTY]
+    theirs["METEOR"] = [nltk_meteor([r.split()], c.split(), wordnet=NoSynonyms()) for c, r in EMPTY]
+    truth = [{"answers": {"answer_start": [0], "text": [r]}, "id": "1"} for _, r in EMPTY]
+    given = [[{"prediction_text": c, "id": "1"}] for c, _ in EMPTY]
+    theirs["token F1"] = [squad(c, [r])["f1"].item() / 100 for c, r in zip(given, truth, strict=True)]
+    assert found == theirs
+    assert found.pop("TER") == [0, 100, 100] and found.pop("token F1") == [1, 0, 0]
+    assert set(map(tuple, found.values())) == {(0, 0, 0)}
+    assert rouge_lsum("", "a")[2] == rouge_n("a", "", 2)[2] == 0 and exact_match("", [""]) == 1
 
 
 def test_punctuation_is_ascii():
@@ -392,6 +451,7 @@ def test_rouge_l_is_its_formula(formula):
     formula("eval-rouge").holds(names, relations=3)
 
 
+@pytest.mark.claim("eval-by-hand")
 def test_the_pair_of_the_page():
     """What the page works out by hand."""
     pair = "the cat sat on the mat", "the cat is on the mat"

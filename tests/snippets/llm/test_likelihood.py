@@ -258,6 +258,7 @@ def test_bert_score_of_a_trained_model_is_that_of_bert_score(encoder, agrees):
     agrees([list(column) for column in zip(*ours, strict=True)], torch.stack(list(theirs)), "bert_score.score", 1e-5)
 
 
+@pytest.mark.claim("eval-specials")
 def test_torchmetrics_takes_the_special_tokens_out(encoder):
     """Its mask is 0 for [CLS] and [SEP], so that nothing can match them; for these texts the scores differ."""
     assert _process_attention_mask_for_special_tokens(torch.ones(1, 5)).tolist() == [[0, 1, 1, 1, 0]]
@@ -267,7 +268,7 @@ def test_torchmetrics_takes_the_special_tokens_out(encoder):
         with_them = likelihood.bert_score(*found, *[[0.0] + [1.0] * (len(one) - 2) + [0.0] for one in found])
         without = likelihood.bert_score(*[one[1:-1] for one in found], *[[1.0] * (len(one) - 2) for one in found])
         differ.append(with_them[2] - without[2])
-    assert all(gap >= -1e-9 for gap in differ) and max(differ) > 1e-3
+    assert all(gap >= -1e-9 for gap in differ) and max(differ) > 5e-4
 
 
 def test_frequencies_are_those_of_bert_score(encoder, agrees):

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import pytest
 from nltk.stem.porter import PorterStemmer
+from nltk.translate.meteor_score import align_words
 from nltk.translate.meteor_score import meteor_score as nltk_meteor
 
 from snippets.data.text import documents
@@ -56,18 +57,23 @@ def fewest_chunks(candidate, reference):
     return best[0], -best[1]
 
 
+@pytest.mark.claim("eval-pairs")
 def test_nltk_pairs_from_the_right_and_the_paper_for_the_fewest_chunks():
     """NLTK's docstring promises the fewest crossings; its code takes the last equal word that is free."""
     candidate, reference = "the cat".split(), "the cat the".split()
     pairs = align(candidate, reference, stem)
     assert pairs == [(0, 2), (1, 1)] and count_chunks(pairs) == 2 and fewest_chunks(candidate, reference) == (2, 1)
     greedy, best = (meteor_score(2, 2, 3, chunks) for chunks in (2, 1))
-    assert meteor(candidate, [reference], stem) == greedy == pytest.approx(0.345, abs=1e-3)
+    theirs = nltk_meteor([reference], candidate, wordnet=NoSynonyms())
+    assert meteor(candidate, [reference], stem) == greedy == theirs == pytest.approx(0.345, abs=1e-3)
+    assert "least number of crossing" in " ".join(align_words.__doc__.split())
     assert best == pytest.approx(0.647, abs=1e-3)
 
 
+@pytest.mark.claim("eval-half")
 def test_one_equal_word_is_a_half():
     """One chunk of one match is the worst order that there is."""
+    assert nltk_meteor([["cat"]], ["cat"], wordnet=NoSynonyms()) == 0.5
     assert meteor(["cat"], [["cat"]], stem) == 0.5 and meteor(["a", "b"], [["a", "b"]], stem) == 1 - 0.5 / 8
 
 
