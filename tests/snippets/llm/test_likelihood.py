@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from snippets.llm import likelihood
 from snippets.llm.decoder_only import Config, Llama, bits_per_byte
+from snippets.llm.execution import pass_at_k
 from snippets.llm.likelihood import (
     accuracy,
     bits_each,
@@ -282,10 +283,39 @@ def test_frequencies_are_those_of_bert_score(encoder, agrees):
     assert likelihood.inverse_frequencies([["a", "b"]])("a") == 0  # one reference weighs nothing
 
 
+@pytest.mark.claim("eval-never-low")
+def test_bert_score_is_never_low_and_rescaled_it_may_be_negative(encoder, results, tmp_path):
+    """Ranks stay: rescaling subtracts a constant and divides by another. One reference gives weights of 0."""
+    assert results("LLM/EvaluationMetricsLLM")["changes.bertscore.other"]["low"] > 30
+    candidates, references = map(list, zip(*PAIRS, strict=True))
+    baseline = tmp_path / "baseline.csv"
+    baseline.write_text("LAYER,P,R,F\n" + "".join(f"{layer},0.9,0.9,0.9\n" for layer in range(7)))
+    others = {"model_type": str(MODEL), "num_layers": 6, "batch_size": 1}
+    plain = bert_score.score(candidates, references, **others)[2]
+    rescaled = {"lang": "en", "rescale_with_baseline": True, "baseline_path": str(baseline)}
+    scaled = bert_score.score(candidates, references, **others, **rescaled)[2]
+    assert scaled.min() < 0 < plain.min() and scaled.tolist() == pytest.approx(
+        [(x - 0.9) / 0.1 for x in plain.tolist()], abs=1e-4
+    )
+    one = get_idf_dict(["the cat sat"], encoder[1], nthreads=0)
+    assert set(one[token] for token in encoder[1]("the cat sat")["input_ids"]) == {0.0}
+
+
 def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="1 and 2 weights are expected, given 2 and 2"):
         likelihood.bert_score([[1.0]], [[1.0], [2.0]], [1.0, 1.0], [1.0, 1.0])
     assert likelihood.bert_score([[1.0]], [[1.0]], [0.0], [1.0]) == (0, 0, 0)
+
+
+@pytest.mark.claim("eval-by-hand-more")
+def test_the_small_numbers_of_the_page():
+    """What the page works out by hand for metrics without a reference text."""
+    nats = math.log(2) + math.log(4) + math.log(8)
+    assert perplexity(nats, 3) == pytest.approx(4) and bits_each(nats, 3) == pytest.approx(2)
+    assert pass_at_k(3, 1, 2) == pytest.approx(2 / 3)
+    labels = [1, 1, 1, 0], [1, 1, 0, 0]
+    assert accuracy(*labels) == 3 / 4 and by_class(*labels)[1] == pytest.approx((1, 2 / 3, 0.8))
+    assert mcc(*labels) == pytest.approx(4 / math.sqrt(6 * 8)) == pytest.approx(0.577, abs=1e-3)
 
 
 # formulas, as the page prints them
