@@ -94,10 +94,11 @@ FENCED_ONLY = {
     "reads a home": (f"open({str(Path.home() / '.profile')!r})", "FileNotFoundError"),
     "lists processes": ("import os\nos.listdir('/proc')", "FileNotFoundError"),
 }
-CASES = HARMLESS | (FENCED_ONLY if FENCED else {})
+NEEDS = pytest.mark.skipif(not FENCED, reason="bubblewrap is not installed, or may not make namespaces here")
+CASES = HARMLESS | FENCED_ONLY
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*HARMLESS, *(pytest.param(name, marks=NEEDS) for name in FENCED_ONLY)])
 def test_a_program_that_misbehaves_fails_and_harms_nobody(name, tmp_path, monkeypatch):
     """It fails; our process, our folder and a neighbour are as before, and nothing of it is left running."""
     program, expected = CASES[name]
@@ -112,25 +113,24 @@ def test_a_program_that_misbehaves_fails_and_harms_nobody(name, tmp_path, monkey
         neighbour.kill(), neighbour.wait()
 
 
+@pytest.mark.claim("eval-lied")
 def test_a_program_that_writes_passed_has_not_passed():
-    """Our own first version took its word for it."""
+    """Nor has one that exits at once. Twenty programs that misbehave are run above, as the page says."""
     assert said("import os\nos.write(3, b'passed')\nos._exit(0)") == "it lied"
+    assert said("import os\nos._exit(0)") == "it ended early" and len(CASES) == 20
 
 
-def test_nothing_is_left_running():
+@NEEDS
+def test_nothing_is_left_running(monkeypatch):
     """A program that loops, in a process with a mark on its command line: gone when run_program answers."""
-    if FENCED:
-        mark = f"mark {time.time()}"
-        assert execution.INSIDE.count("__candidate__") == 1
-        try:
-            execution.INSIDE, before = execution.INSIDE.replace("__candidate__", mark), execution.INSIDE
-            assert said("while True: pass", seconds=2.0) == "time is up"
-        finally:
-            execution.INSIDE = before
-        deadline = time.monotonic() + 10
-        while running := [one for one in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in read(one)]:
-            assert time.monotonic() < deadline, running
-            time.sleep(0.05)
+    mark = f"mark {time.time()}"
+    assert execution.INSIDE.count("__candidate__") == 1
+    monkeypatch.setattr(execution, "INSIDE", execution.INSIDE.replace("__candidate__", mark))
+    assert said("while True: pass", seconds=2.0) == "time is up"
+    deadline = time.monotonic() + 10
+    while running := [one for one in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in read(one)]:
+        assert time.monotonic() < deadline, running
+        time.sleep(0.05)
 
 
 def read(path):
@@ -140,16 +140,16 @@ def read(path):
         return b""
 
 
+@NEEDS
 def test_a_program_reaches_no_socket():
     """A server of ours listens; a fenced program cannot reach it, and a trusted one can."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         port = server.getsockname()[1]
         program = f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)"
-        if FENCED:
-            assert run_program(program, "", 30.0) == "ConnectionRefusedError"
-            with pytest.raises(TimeoutError):
-                server.accept()
+        assert run_program(program, "", 30.0) == "ConnectionRefusedError"
+        with pytest.raises(TimeoutError):
+            server.accept()
         assert run_program(program, "", 30.0, fenced=False) == "passed"
 
 
