@@ -61,6 +61,15 @@ def test_the_paired_test_is_that_of_all_signs(agrees):
     assert exact == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
+def test_the_paired_test_is_wrong_in_one_case_of_twenty():
+    """Scores that take any value: 5 %. Scores of 0 and 1, of which few differ: less, for sums come in whole steps."""
+    shares = []
+    for draw in (random.gauss, lambda *_: random.choice((-1.0, 1.0, *[0.0] * 18))):
+        found = [paired_test([draw(0, 1) for _ in range(60)], [0.0] * 60, draws=199) <= 0.05 for _ in range(600)]
+        shares.append(mean(found))
+    assert shares[0] == pytest.approx(0.05, abs=0.025) and shares[1] < 0.035
+
+
 @pytest.mark.claim("eval-itself")
 def test_a_system_against_itself_is_a_tie():
     """Ours says p = 1. sacrebleu counts strictly larger differences, and says the smallest p that there is."""
