@@ -135,7 +135,7 @@ def main() -> None:
     low, high = bootstrap(table["BLEU"]["negate"])
     print(f"BLEU of {PAIRS} negated sentences: {mean(table['BLEU']['negate']):.1f} ({low:.1f} to {high:.1f})")
     p = paired_test(table["BLEU"]["negate"], table["BLEU"]["paraphrase"])
-    print(f"  of paraphrased ones: {mean(table['BLEU']['paraphrase']):.1f}; a tie? p = {p:.3f}")
+    print(f"  of paraphrased ones: {mean(table['BLEU']['paraphrase']):.1f}; p = {p:.3f} if both were equal")
 
     letters = list(texts[0].encode())
     nats = strided_nats(lambda window, first: [4.0] * (len(window) - first), letters, context=16, stride=4)
