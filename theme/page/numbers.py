@@ -61,8 +61,8 @@ def spec(match: re.Match, value: float) -> str | None:
     decimals = len(plain.split("e")[0].partition(".")[2])
     if "e" in plain:
         return f".{decimals}e" if float(f"{value:.{decimals}e}") == float(plain) else None
-    if percent and f"{value:.{decimals}%}" == f"{plain}%":
-        return f".{decimals}%"
+    if percent:  # a result with a percent sign is a share, which the format multiplies
+        return f".{decimals}%" if f"{value:.{decimals}%}" == f"{plain}%" else None
     if f"{value:.{decimals}f}" != plain:
         return None
     return comma if decimals == 0 and value == int(value) else f"{comma}.{decimals}f"
