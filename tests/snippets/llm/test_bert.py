@@ -373,7 +373,7 @@ def test_a_layer_norms_after_each_sum(formula):
         return layer.down(z * torch.special.ndtr(z))
 
     names = {"x": x, "y": layer(x), "N_1": layer.norm_1, "N_2": layer.norm_2, "A": attention, "G": mlp}
-    formula("bert-layer").holds(names | {"u": layer.norm_1(x + attention(x))})
+    formula("bert-layer").holds(names | {"u": layer.norm_1(x + attention(x))}, relations=2)
 
 
 @torch.no_grad()
@@ -382,8 +382,8 @@ def test_logits_of_words_are_their_formula(formula):
     bert = small()
     head = perturbed(page.WordHead(bert)).double()
     h = torch.randn(5, 7, 24).double()
-    names = {"E": Matrix(bert.token.weight), "N": head.norm, "g": F.gelu, "W": Matrix(head.dense.weight)}
-    names |= {r"\ell": head(h)[3, 4], "h": h[3, 4], "b": head.dense.bias, "c": head.decoder.bias}
+    names = {"E": Matrix(bert.token.weight), "N": head.norm, "g": F.gelu, "U": Matrix(head.dense.weight)}
+    names |= {r"\ell": head(h)[3, 4], "h": h[3, 4], r"\beta": head.dense.bias, "c": head.decoder.bias}
     formula("bert-words").holds(names)
 
 
@@ -392,15 +392,15 @@ def test_logits_of_words_are_their_formula(formula):
 def test_the_pooler_is_its_formula(formula):
     pooler = perturbed(page.Pooler(small())).double()
     x = torch.randn(5, 7, 24).double()
-    names = {"p": pooler(x)[3], r"\tanh": torch.tanh, "W": Matrix(pooler.dense.weight)}
-    formula("bert-pooler").holds(names | {"h_0": x[3, 0], "b": pooler.dense.bias})
+    names = {r"\bar h": pooler(x)[3], r"\tanh": torch.tanh, "U": Matrix(pooler.dense.weight)}
+    formula("bert-pooler").holds(names | {"h_0": x[3, 0], r"\beta": pooler.dense.bias})
 
 
 @pytest.mark.equation("bert-parameters", of=None)
 def test_parameters_are_counted_by_their_formula(formula):
-    names = {"V": 41, "C": 13, "S": 5, "W": 24, "L": 3, "F": 20}
+    names = {"V": 41, "C": 13, "Z": 5, "W": 24, "L": 3, "F": 20}
     formula("bert-parameters").holds(names | {"n": sum(p.numel() for p in small(kinds=5).parameters())})
-    base = {"V": 30522, "C": 512, "S": 2, "W": 768, "L": 12, "F": 3072}
+    base = {"V": 30522, "C": 512, "Z": 2, "W": 768, "L": 12, "F": 3072}
     formula("bert-parameters").holds(base | {"n": 108_891_648})
     minilm = base | {
         "W": 384,
@@ -411,7 +411,7 @@ def test_parameters_are_counted_by_their_formula(formula):
     formula("bert-parameters").holds(minilm)
     assert minilm["n"] == 22_565_376
     formula("bert-parameters").holds(base | {"W": 1024, "F": 4096, "L": 24, "n": 334_092_288})
-    here = {"V": 1000, "C": 64, "S": 2, "W": 96, "L": 2, "F": 384, "n": 326_208}
+    here = {"V": 1000, "C": 64, "Z": 2, "W": 96, "L": 2, "F": 384, "n": 326_208}
     formula("bert-parameters").holds(here)
 
 

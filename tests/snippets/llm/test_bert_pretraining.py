@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import re
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from scipy import stats
 from transformers import get_linear_schedule_with_warmup
 
 from snippets.llm import bert_pretraining as page
-from snippets.llm.bert import Config, collate
+from snippets.llm.bert import Bert, Config, attend, collate
 from tests.snippets.oracles import perturbed
+from theme.page.pages import ROOT
 
 CONFIG = Config(41, 13, 24, 20, 2, 4)
 IDS = {piece: i for i, piece in enumerate(page.SPECIAL)}  # [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4
@@ -131,8 +133,8 @@ def test_the_loss_is_of_the_chosen_words_and_of_all_pairs(model, formula):
     places = chosen.nonzero().tolist()
     words_p = [logits[b, t].softmax(-1)[words[b, t]] for b, t in places]
     pairs_p = model["pairs"](model["pooler"](x)).softmax(-1)[torch.arange(5), labels]
-    names = {"p_m(w_m)": lambda m: words_p[m], "P_b(y_b)": lambda b: pairs_p[b], "m": range(3), "b": range(5)}
-    formula("bert-loss").holds(names | {"L": value, "M": 3, "B": 5})
+    names = {"p_m(w_m)": lambda m: words_p[m], r"p_b(\lambda_b)": lambda b: pairs_p[b], "m": range(3), "b": range(5)}
+    formula("bert-loss").holds(names | {r"\mathcal{L}": value, "M": 3, "B": 5})
     pairs = -pairs_p.log()
     everywhere = F.cross_entropy(logits.flatten(0, 1), words.flatten()) + pairs.mean()  # negative control
     assert abs(value - everywhere) > 0.01
@@ -163,7 +165,8 @@ def test_a_batch_without_hidden_words_has_a_loss(model):
 @pytest.mark.equation("bert-rate", of=page.rate_factor)
 def test_rates_are_their_formula(formula):
     factors = torch.tensor([page.rate_factor(step, 40) for step in range(40)], dtype=torch.float64)
-    names = {r"\frac{\eta_n}{\eta}": factors, "n": torch.arange(40), "n_w": 4, r"n_\text{all}": 40}
+    names = {r"\frac{\eta_\tau}{\eta}": factors, r"\tau": torch.arange(40)}
+    names |= {r"\tau_\text{w}": 4, r"\tau_\text{all}": 40}
     formula("bert-rate").holds(names)
 
 
@@ -253,3 +256,87 @@ def test_the_program_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(page, "documents", lambda: few)
     page.main()
     assert "loss.png" in capsys.readouterr().out and (tmp_path / "loss.png").stat().st_size > 1000
+
+
+# by hand
+
+
+SECTION = re.compile(r"^## By hand\n(.*?)^## ", re.M | re.S)
+
+
+class Draws:
+    """Stands for torch.rand: gives the draws of the worked example, one after the other."""
+
+    def __init__(self, *rows: list[float]):
+        self.rows = iter(rows)
+
+    def __call__(self, shape: torch.Size) -> torch.Tensor:
+        return torch.tensor([next(self.rows)]).reshape(shape)
+
+
+class Fixed(torch.nn.Module):
+    """Gives the same numbers whatever it is asked; None gives back what came in."""
+
+    def __init__(self, numbers: torch.Tensor | None = None):
+        super().__init__()
+        self.numbers = numbers
+
+    def forward(self, x: torch.Tensor | None = None, **batch: torch.Tensor) -> torch.Tensor:
+        return x if self.numbers is None else self.numbers
+
+
+@pytest.mark.claim("bert-by-hand")
+@torch.no_grad()
+def test_the_worked_example_is_what_the_code_computes(monkeypatch):
+    """Every number of the table, from the page's code; each has to stand there in these digits."""
+    table = SECTION.search((ROOT / "docs/posts/LLM/BERT.md").read_text(encoding="utf-8"))[1]
+    tokens = torch.tensor([[7, 8, 9, 10]])
+    monkeypatch.setattr(torch, "rand", Draws([0.05, 0.40, 0.12, 0.08], [0.30, 0.5, 0.95, 0.83]))
+    monkeypatch.setattr(torch, "randint_like", lambda like, high: torch.full_like(like, 99))
+    hidden, chosen = page.mask_tokens(tokens, torch.ones_like(tokens).bool(), 4, 100)
+    assert chosen.tolist() == [[True, False, True, True]]  # "the first, the third and the fourth"
+    assert hidden.tolist() == [[4, 8, 9, 99]]  # [MASK], not chosen, as it is, another
+
+    bert = Bert(Config(1, 1, 4, 4, 0, 1, kinds=1)).eval()
+    for part, row in ((bert.token, [1, 2, 0, 1]), (bert.position, [0, 1, 1, 0]), (bert.segment, [1, 0, -1, -1])):
+        part.weight.data = torch.tensor([row], dtype=torch.float)
+    zero = torch.zeros(1, dtype=torch.long)
+    total = (bert.token.weight + bert.position.weight + bert.segment.weight)[0]
+    assert total.tolist() == [2, 3, 0, 0]
+    first = bert.embed(zero, zero, zero)[0]
+
+    key, value = torch.tensor([[[[2.0, 0], [0, 1], [5, 5]]]]), torch.tensor([[[[1.0, 0], [0, 2], [9, 9]]]])
+    query, real = torch.tensor([[[[1.0, 0]]]]), torch.tensor([[True, True, False]])
+    scores = (query @ key.transpose(2, 3) / 2**0.5)[0, 0, 0, :2]
+    mixed = attend(query, key, value, real)[0, 0]
+
+    words = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]).log()
+    x, answers, both = torch.zeros(1, 2, 1), torch.tensor([[0, 1]]), torch.tensor([[True, True]])
+    pair = torch.tensor([[0.8, 0.2]]).log()
+    parts = {"bert": Fixed(x), "words": Fixed(words), "pooler": Fixed(), "pairs": Fixed(pair)}
+    loss = page.pretraining_loss(parts, {}, answers, both, torch.tensor([0]))
+    of_words = page.pretraining_loss(parts | {"pairs": Fixed(torch.tensor([[99.0, 0]]))}, {}, answers, both, zero)
+
+    begin, end = torch.tensor([1, 3, 2.0]), torch.tensor([2, 0, 1.5])
+    spans = torch.stack([begin, end])[None]
+    assert (begin.argmax(), end.argmax()) == (1, 0)
+    assert page.best_span(spans).tolist() == [[1, 2]]
+    rows = {
+        "hide words": [],
+        "their second": [],
+        "first vector": [total.mean(), total.std(correction=0), *first],
+        "attention": [*scores[:1], *scores.softmax(0)],
+        "the values": list(mixed),
+        "GELU": [F.gelu(torch.ones(1))],
+        "the words": [math.log(2), math.log(4), of_words],
+        "the pair": [-pair[0, 0], loss],
+        "the rate": [page.rate_factor(step, 20) for step in (0, 1, 11)],
+        "the span": [f"{begin[1] + end[2]:.1f}"],
+    }
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    assert len(lines) == len(rows) + 2  # the heading and the rule
+    for name, numbers in rows.items():
+        (line,) = (line for start, line in lines.items() if start.startswith(name))
+        for number in numbers:
+            text = number if isinstance(number, str) else f"{float(number):.4f}".removesuffix("00")
+            assert text in line, f"{text} is not in: {line}"
