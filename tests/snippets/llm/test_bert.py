@@ -119,6 +119,7 @@ def test_a_masked_word_folder_has_no_pooler(folders):
     assert set(page.load_bert(folders["words"])) == {"bert", "words"}
 
 
+@pytest.mark.claim("bert-exchanged")
 @torch.no_grad()
 def test_wrong_berts_are_rejected(folders, batch):
     """Segments left out, tanh GELU, norms before the branches, LayerNorm's usual eps, segments for the mask."""
@@ -157,6 +158,7 @@ def test_tanh_gelu_is_told_from_gelu(folders, batch, monkeypatch):
     assert (ours(**batch) - expected)[real].abs().max() > 5e-5
 
 
+@pytest.mark.claim("bert-tanh")
 @torch.no_grad()
 def test_tanh_gelu_moves_real_weights_by_little(monkeypatch):
     """What the page says of it: the function by less than 0.001, MiniLM's hidden states by less than 0.01."""
@@ -170,6 +172,7 @@ def test_tanh_gelu_moves_real_weights_by_little(monkeypatch):
     assert 0.2 < right.std() < 2
 
 
+@pytest.mark.claim("bert-relative")
 @torch.no_grad()
 def test_library_reads_relative_positions_as_absolute(folders, batch, tmp_path):
     shutil.copytree(folders["pretraining"], tmp_path, dirs_exist_ok=True)
@@ -180,12 +183,14 @@ def test_library_reads_relative_positions_as_absolute(folders, batch, tmp_path):
     assert theirs(relative, batch).prediction_logits.equal(expected)
 
 
+@pytest.mark.claim("bert-no-pooler")
 def test_library_starts_a_missing_pooler_at_random(folders):
     kind = transformers.BertForSequenceClassification
     _, report = kind.from_pretrained(folders["words"], output_loading_info=True)
     assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} <= set(report["missing_keys"])
 
 
+@pytest.mark.claim("bert-old-names")
 @torch.no_grad()
 def test_old_names_and_buffers_load(folders, batch, tmp_path):
     shutil.copytree(folders["pretraining"], tmp_path, dirs_exist_ok=True)

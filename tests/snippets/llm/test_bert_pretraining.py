@@ -1,5 +1,6 @@
 """Pre-training of BERT: which words are hidden and how, pairs, losses, rates, spans; and the page's program."""
 
+import inspect
 import itertools
 import math
 import random
@@ -9,7 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from transformers import get_linear_schedule_with_warmup
+from transformers import (
+    BertForPreTraining,
+    BertTokenizer,
+    DataCollatorForLanguageModeling,
+    get_linear_schedule_with_warmup,
+)
 
 from snippets.llm import bert_pretraining as page
 from snippets.llm.bert import Bert, Config, attend, collate
@@ -55,6 +61,33 @@ def test_chosen_words_meet_their_fates_in_the_stated_shares(shares):
     random_words = hidden[chosen & (hidden != tokens) & (hidden != 4)]
     bins = torch.bincount(random_words // 100, minlength=10).tolist()
     assert stats.chisquare(bins).pvalue > 1e-3  # from the whole vocabulary
+
+
+@pytest.mark.claim("bert-two-draws")
+def test_library_draws_on_what_is_left():
+    """Its 0.5 is of the fifth that is not masked; both ways give 80, 10 and 10 %."""
+    pieces = {piece: i for i, piece in enumerate([*page.SPECIAL, *(f"w{i}" for i in range(995))])}
+    collator = DataCollatorForLanguageModeling(BertTokenizer(vocab=pieces), mlm_probability=0.15, seed=0)
+    tokens = torch.randint(5, 1000, (100, 401))
+    hidden, labels = collator.torch_mask_tokens(tokens.clone())
+    for hid, chosen in ((hidden, labels != -100), page.mask_tokens(tokens, torch.ones_like(tokens).bool(), 4, 1000)):
+        masked, same = (hid == 4)[chosen].sum().item(), (hid == tokens)[chosen].sum().item()
+        count = chosen.sum().item()
+        shares = [0.8, 0.1, 0.1]
+        assert stats.chisquare([masked, same, count - masked - same], [count * p for p in shares]).pvalue > 1e-4
+        twice = [0.8, 0.2 * 0.9, 0.2 * 0.1]  # negative control: a tenth of what is left
+        assert stats.chisquare([masked, same, count - masked - same], [count * p for p in twice]).pvalue < 1e-4
+
+
+@pytest.mark.claim("bert-label")
+def test_library_says_that_0_follows():
+    said = inspect.getdoc(BertForPreTraining.forward)
+    assert re.search(r"\b0 indicates sequence B is a continuation of sequence A", said)
+    assert re.search(r"\b1 indicates sequence B is a random sequence", said)
+    texts = [[[10 * d + s] for s in range(4)] for d in range(3)]  # a sentence of document d begins with d
+    for _ in range(200):
+        first, second, label = page.draw_pair(texts, 2)
+        assert (label == 0) == (second[0] == first[-1] + 1)
 
 
 def test_special_tokens_and_padding_are_never_chosen():

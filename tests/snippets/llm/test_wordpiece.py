@@ -59,6 +59,7 @@ def differing() -> set[str]:
 DIFFERENT = differing()
 
 
+@pytest.mark.claim("bert-unicode")
 def test_differences_of_unicode_tables_are_named():
     """Among assigned characters, only newer marks and punctuation, and two that were moved to another kind."""
     kinds = Counter(unicodedata.category(c) for c in DIFFERENT)
@@ -178,10 +179,14 @@ def test_the_longest_piece_comes_first():
     assert page.longest_pieces("a", vocabulary) == ["[UNK]"]
 
 
+@pytest.mark.claim("bert-unknown")
 def test_words_over_100_characters_are_unknown():
     vocabulary = {"a": 0, "##a": 1}
     assert len(page.longest_pieces("a" * 100, vocabulary)) == 100
     assert page.longest_pieces("a" * 101, vocabulary) == ["[UNK]"]
+    for text in ("a" * 100, "a" * 101, "unaffabl\U0001f980"):  # and one unknown character takes the word with it
+        theirs = PAIRS["real"][1].tokenize(text)
+        assert page.WordPiece(REAL).tokenize(text) == theirs and (theirs == ["[UNK]"]) == (text != "a" * 100)
 
 
 def test_vocabularies_without_special_pieces_or_with_one_twice_are_refused():
@@ -240,6 +245,7 @@ def test_training_is_deterministic_and_covers_all_characters():
     assert few == [*page.SPECIAL, "##b", "a", "ab"]
 
 
+@pytest.mark.claim("bert-trainer")
 def test_library_trainer_joins_by_counts():
     """Not by how much likelier the pair is than its parts, which would choose x and y, the rarer ones."""
     words = ["ab"] * 10 + ["ac"] * 9 + ["cb"] * 8 + ["xy"] * 3
@@ -253,6 +259,7 @@ def test_library_trainer_joins_by_counts():
     assert "ab" in ours and "xy" not in ours
 
 
+@pytest.mark.claim("bert-alone")
 def test_what_stands_alone_and_what_does_not():
     """Confusions of the page: symbols, kana, Korean syllables, control characters."""
     assert page.basic_words("a$b+c<d") == ["a", "$", "b", "+", "c", "<", "d"]
