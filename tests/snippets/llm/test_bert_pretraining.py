@@ -224,6 +224,7 @@ def test_training_lowers_both_losses_and_ends_in_eval_mode():
     assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
 
 
+@pytest.mark.claim("bert-decay")
 def test_biases_and_norms_do_not_decay(model):
     """With gradients of 0, matrices shrink and the rest stays."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
