@@ -143,7 +143,7 @@ def test_only_words_that_were_sometimes_kept_are_named(results):
 
 
 @pytest.mark.claim("bert-size")
-def test_it_is_first_of_all_a_matter_of_how_long(results):
+def test_longer_training_helps_where_size_and_text_do_not(results):
     size, words = results(LAB)["size"], results(LAB)["words"]
     base = size["base"]["words"]
     for other in ("small", "eighth"):
