@@ -180,7 +180,7 @@ def span_logits(model: nn.ModuleDict, batch: dict[str, Tensor]) -> Tensor:
 
 
 def span_loss(model: nn.ModuleDict, batch: dict[str, Tensor], ends: Tensor) -> Tensor:
-    """Mean cost of the first and of the last token (B, 2) of each answer."""
+    """Mean cost of the ends (B, 2) of each answer: its first and its last token."""
     logits = span_logits(model, batch)  # (B, 2, T)
     return F.cross_entropy(logits.flatten(0, 1), ends.flatten())
 
