@@ -140,6 +140,8 @@ def global_names(code: types.CodeType) -> set[str]:
 def class_parts(kind: type, seen: dict) -> tuple:
     """A class: what it derives from, its methods and its values."""
     about = ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
+    about += ("__dataclass_fields__", "__dataclass_params__")  # the defaults are values of the class, too
+    about += ("__slotnames__",)  # which copying an object adds to its class
     members = [(name, unwrapped(one)) for name, one in sorted(vars(kind).items()) if name not in about]
     return "class", kind.__qualname__, parts([kind.__bases__, members], seen)
 

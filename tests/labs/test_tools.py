@@ -206,6 +206,21 @@ def test_a_fingerprint_changes_with_all_that_a_function_reaches(old, tmp_path, m
     assert (fingerprint(MODULE.replace(old, new), tmp_path, monkeypatch) != before) == differs
 
 
+class Sizes:
+    """A setting of a class of our own."""
+
+    def __init__(self, width: int):
+        self.width = width
+
+
+def test_a_setting_may_be_an_object(lab):
+    """To copy one leaves a name in its class, which is no change of it."""
+    assert lab.keep(lambda sizes: sizes.width, Sizes(3)) == 3
+    assert lab.keep(lambda sizes: sizes.width, Sizes(3)) == 3
+    assert lab.keep(lambda sizes: sizes.width, Sizes(4)) == 4
+    assert len(list(lab.cache.iterdir())) == 2
+
+
 def test_settings_of_any_kind_have_a_fingerprint():
     def of(*args):
         return kept.fingerprint(helper, args, {}, 0)
