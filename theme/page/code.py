@@ -19,28 +19,38 @@ def sections(root: Path) -> tuple[dict[tuple[str, str], tuple[int, int]], list[s
     """Lines of each section of snippets by (path, name), and problems: malformed, unclosed, twice."""
     found, problems = {}, []
     for path in sorted((root / "snippets").rglob("*.py")):
-        name, opened = path.relative_to(root).as_posix(), {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            mark = MARK.fullmatch(line)
-            if mark is None:
-                if "8<" in line:
-                    mend = "A mark has its line to itself: # --8<-- [start:name]"
-                    problems.append(f"{name}:{number}: {line.strip()!r} is no mark of a section. {mend}")
-                continue
-            kind, section = mark.groups()
-            if kind == "start" and (section in opened or (name, section) in found):
-                problems.append(f"{name}:{number}: section {section} begins twice. Give the second another name")
-            elif kind == "start":
-                opened[section] = number
-            elif section not in opened:
-                mend = f"Add # --8<-- [start:{section}] above it"
-                problems.append(f"{name}:{number}: section {section} ends here but never began. {mend}")
-            else:
-                found[name, section] = opened.pop(section), number
-        for section, number in opened.items():
-            mend = f"Add # --8<-- [end:{section}]"
-            problems.append(f"{name}:{number}: section {section} is never closed. {mend}")
-            found[name, section] = number, number
+        name = path.relative_to(root).as_posix()
+        here, wrong = marked(path)
+        found |= {(name, section): lines for section, lines in here.items()}
+        problems += [f"{name}:{number}: {what}" for number, what in wrong]
+    return found, problems
+
+
+@once_per_version
+def marked(path: Path) -> tuple[dict[str, tuple[int, int]], list[tuple[int, str]]]:
+    """Lines of each section of a module by its name, and problems, each with its line."""
+    found, opened, problems = {}, {}, []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        mark = MARK.fullmatch(line)
+        if mark is None:
+            if "8<" in line:
+                mend = "A mark has its line to itself: # --8<-- [start:name]"
+                problems.append((number, f"{line.strip()!r} is no mark of a section. {mend}"))
+            continue
+        kind, section = mark.groups()
+        if kind == "start" and (section in opened or section in found):
+            problems.append((number, f"section {section} begins twice. Give the second another name"))
+        elif kind == "start":
+            opened[section] = number
+        elif section not in opened:
+            mend = f"Add # --8<-- [start:{section}] above it"
+            problems.append((number, f"section {section} ends here but never began. {mend}"))
+        else:
+            found[section] = opened.pop(section), number
+    for section, number in opened.items():
+        mend = f"Add # --8<-- [end:{section}]"
+        problems.append((number, f"section {section} is never closed. {mend}"))
+        found[section] = number, number
     return found, problems
 
 
