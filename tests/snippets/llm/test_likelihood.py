@@ -313,7 +313,9 @@ def test_frequencies_are_those_of_bert_score(encoder, agrees):
 @pytest.mark.claim("eval-never-low")
 def test_bert_score_is_never_low_and_rescaled_it_may_be_negative(encoder, results, tmp_path):
     """Ranks stay: rescaling subtracts a constant and divides by another. One reference gives weights of 0."""
-    assert results("LLM/EvaluationMetricsLLM")["changes.bertscore.other"]["low"] > 20
+    changes = results("LLM/EvaluationMetricsLLM")["changes"]
+    assert changes["bertscore"]["other"]["low"] > 20
+    assert changes["cosines"]["best"] > 2 * changes["cosines"]["all"] > 10
     candidates, references = map(list, zip(*PAIRS, strict=True))
     baseline = tmp_path / "baseline.csv"
     baseline.write_text("LAYER,P,R,F\n" + "".join(f"{layer},0.9,0.9,0.9\n" for layer in range(7)))
