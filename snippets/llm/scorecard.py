@@ -18,12 +18,15 @@ from snippets.llm.meteor import meteor, stem
 from snippets.llm.ter import ter
 
 # --8<-- [start:changes]
-SAME_MEANING = {"must": "has to", "returns": "gives back", "used": "employed", "use": "employ"}
-SAME_MEANING |= {"same": "identical", "called": "invoked", "allows": "permits", "needed": "required"}
-SAME_MEANING |= {"specified": "stated", "current": "present", "large": "big", "usually": "mostly"}
-SAME_MEANING |= {"defined": "laid down", "available": "at hand", "modified": "changed", "if": "when"}
-SAME_MEANING |= {"first": "initial", "often": "frequently", "only": "just", "before": "ahead of"}
+SAME_MEANING = {"used": "employed", "defined": "declared", "same": "identical", "current": "present"}
+SAME_MEANING |= {"created": "made", "evaluated": "computed", "executed": "run", "assigned": "given"}
+SAME_MEANING |= {"allowed": "permitted", "allows": "permits", "needed": "required", "specified": "stated"}
+SAME_MEANING |= {"determined": "decided", "removed": "deleted", "replaced": "exchanged", "shown": "displayed"}
+SAME_MEANING |= {"available": "accessible", "modified": "changed", "additional": "further", "large": "big"}
+SAME_MEANING |= {"usually": "mostly", "often": "frequently", "typically": "normally", "useful": "helpful"}
+SAME_MEANING |= {"contains": "holds", "provides": "offers", "produces": "yields", "necessary": "required"}
 VERBS = {"is", "are", "can", "must", "may", "will", "should", "has", "was", "be"}
+JOINTS = set("if when or unless which that who where while although because as whether cannot only".split())
 
 
 def drop(words: list[str], source: random.Random) -> list[str]:
@@ -46,7 +49,7 @@ def shuffle(words: list[str], source: random.Random) -> list[str]:
 
 
 def paraphrase(words: list[str], source: random.Random) -> list[str]:
-    """With words of the same meaning."""
+    """With words of nearly the same meaning."""
     return [SAME_MEANING.get(word, word) for word in words]
 
 
@@ -85,13 +88,22 @@ def other(words: list[str], source: random.Random) -> list[str]:
 CHANGES = [lower, unmark, paraphrase, negate, swap, drop, cut, repeat, shuffle, other]
 
 
+def is_plain(sentence: str) -> bool:
+    """Whether one word has another for it, and an auxiliary verb comes before all that begins a clause."""
+    words = sentence.split()
+    at = next((at for at, word in enumerate(words) if word in VERBS), None)
+    if at is None or re.search(r"[=*~-]{3}|>>>|::=|\.\.\.|→", sentence):
+        return False
+    joints = {word.lower().strip(",") for word in words[:at]} & JOINTS or {"cannot", "only"} & set(words)
+    return not joints and sum(word in SAME_MEANING for word in words) == 1
+
+
 @cache
 def sentences() -> list[str]:
-    """Sentences of Python's help, of 8 to 30 words, in which paraphrase and negate find what they change."""
+    """Sentences of Python's help of 8 to 30 words: `paraphrase` and `negate` change one word of each."""
     text = " ".join(" ".join(topic.split()) for topic in topics.values())
     found = [one for one in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text) if 8 <= len(one.split()) <= 30]
-    words = {one: set(one.split()) for one in found}
-    return [one for one in words if words[one] & VERBS and words[one] & SAME_MEANING.keys()]
+    return [one for one in dict.fromkeys(found) if is_plain(one)]
 
 
 # --8<-- [end:changes]
@@ -121,7 +133,7 @@ def scores(references: list[str], change: Callable, metric: str, seed: int = 0) 
 
 
 # --8<-- [start:main]
-PAIRS = 150
+PAIRS = 100
 
 
 def main() -> None:

@@ -15,9 +15,11 @@ METRICS = ["bleu", "chrf", "chrfpp", "ter", "meteor", "rouge1", "rouge2", "rouge
 
 @pytest.mark.claim("eval-changes")
 def test_a_negation_costs_less_than_a_paraphrase(results):
-    """In every row but BERTScore's; lower case costs points in three. METEOR of a text itself is a little below 100."""
+    """In every row but TER's, a tie, and BERTScore's; lower case costs points in three. One word becomes one word."""
     changes, negation = results(KEY)["changes"], results(KEY)["negation"]
-    for name in METRICS:
+    assert changes["replaced"] == changes["length_kept"] == 1 and changes["count"] == changes["bert_count"]
+    assert changes["ter"]["negate"]["mean"] == pytest.approx(changes["ter"]["paraphrase"]["mean"])
+    for name in set(METRICS) - {"ter"}:
         assert changes[name]["negate"]["mean"] > changes[name]["paraphrase"]["mean"], name
         assert negation[name]["p"] <= 0.05, name
     lowered = {name for name in METRICS if changes[name]["lower"]["high"] < 99}
@@ -28,10 +30,18 @@ def test_a_negation_costs_less_than_a_paraphrase(results):
 
 @pytest.mark.claim("eval-negation")
 def test_negated_sentences_score_higher(results):
+    """By BLEU and chrF; TER sees one edit in both; BERTScore prefers the paraphrase, and forgives a `not` as marks."""
     negation, changes = results(KEY)["negation"], results(KEY)["changes.bertscore"]
     for name in ("bleu", "chrf"):
         assert negation[name]["gap"] > 0 and negation[name]["p"] <= 0.05
-    assert abs(changes["negate"]["mean"] - changes["paraphrase"]["mean"]) < 3
+    assert negation["ter"] == {"gap": 0, "p": 1}
+    assert negation["bertscore"]["gap"] < 0 and negation["bertscore"]["p"] <= 0.05
+    gap = changes["negate"]["mean"] - changes["paraphrase"]["mean"]
+    assert negation["bertscore"]["gap"] == pytest.approx(gap)
+    for other in ("unmark", "drop"):  # the intervals overlap
+        low, high = changes[other]["low"], changes[other]["high"]
+        assert changes["negate"]["low"] < high and low < changes["negate"]["high"], other
+        assert abs(changes["negate"]["mean"] - changes[other]["mean"]) < 1.5
 
 
 @pytest.mark.claim("eval-order")
@@ -56,16 +66,34 @@ def test_perplexity_falls_by_the_first_step_and_hardly_further(results):
     stride = results(KEY)["stride"]
     rows = [seeds(stride[str(one)]) for one in (512, 256, 128, 64)]
     assert (rows[0] > rows[1]).all() and ((rows[0] - rows[1]) > 5 * abs(rows[1] - rows[3])).all()
-    assert stride["saved"]["mean"] == pytest.approx((1 - rows[3] / rows[0]).mean())
+    pooled = [stride["pooled"][str(one)] for one in (512, 256, 128, 64)]
+    for value, row in zip(pooled, rows, strict=True):  # equal lengths: the geometric mean
+        assert math.log(value) == pytest.approx(sum(math.log(one) for one in row) / 3)
+    assert stride["saved"] == pytest.approx(1 - pooled[3] / pooled[0])
+    assert pooled[0] - pooled[1] > 0.9 * (pooled[0] - pooled[3])  # nearly all of it by the first step
+    assert 1600 < stride["bytes"] < 1700 and 5 < stride["work"] < 8
 
 
 @pytest.mark.claim("eval-units")
 def test_units_are_one_measurement(results):
-    units, stride = results(KEY)["units"], results(KEY)["stride"]
+    units = results(KEY)["units"]
     assert units["bits_byte"] * math.log(2) == pytest.approx(units["nats_byte"])
     assert math.exp(units["nats_byte"]) == pytest.approx(units["perplexity_byte"])
     assert units["perplexity_byte"] ** units["bytes_word"] == pytest.approx(units["perplexity_word"])
+    assert units["perplexity_byte"] == pytest.approx(results(KEY)["stride.64"]["seeds"][-1])
+
+
+@pytest.mark.claim("eval-windows")
+def test_the_mean_of_windows_is_another_number(results):
+    """Lower in each passage, whose last, short window is the easiest of its four."""
+    stride = results(KEY)["stride"]
+    windows = [stride["windows"][str(number)] for number in (1, 2, 3, 4)]
+    for *others, last in zip(*windows, strict=True):
+        assert last < min(others)
     assert (seeds(stride["512"]) - seeds(stride["mean_of_windows"]) > 0.02).all()
+    means = [sum(passage) / 4 for passage in zip(*windows, strict=True)]
+    assert seeds(stride["mean_of_windows"]).tolist() == pytest.approx(means)
+    assert stride["pooled"]["512"] > stride["mean_of_windows"]["mean"] + 0.02
 
 
 @pytest.mark.claim("eval-choice")
@@ -144,11 +172,14 @@ def test_intervals_cover_and_shrink(results):
 
 @pytest.mark.claim("eval-intervals")
 def test_the_lines_of_the_intervals_are_as_told(results):
-    """Skewed scores at 20 examples lie below the band; both widths fall, in proportion to the root of n."""
+    """Skewed scores at 20, 50 and 200 examples lie below the band; both widths fall as the root of n grows."""
     interval = results(KEY)["interval"]
     band = 2 * math.sqrt(0.95 * 0.05 / interval["repeats"])
     assert interval["skewed"]["n20"]["coverage"] < 0.95 - band < interval["binary"]["n20"]["coverage"] < 0.95 + band
-    for kind in ("binary", "skewed"):
+    for kind, below in (("binary", set()), ("skewed", {20, 50, 200})):
+        found = {n: interval[kind][f"n{n}"]["coverage"] for n in (20, 50, 100, 200, 500, 2000)}
+        assert {n for n, share in found.items() if share < 0.95 - band} == below
+        assert max(found.values()) < 0.95 + band
         widths = [interval[kind][f"n{n}"]["width"] for n in (20, 50, 100, 200, 500, 2000)]
         assert widths == sorted(widths, reverse=True) and widths[0] / widths[-1] == pytest.approx(10, rel=0.1)
 
@@ -160,6 +191,8 @@ def test_the_paired_test_is_right_and_sees_more(results):
         assert 0.005 < found["false"][n]["paired"] <= 0.05, n
     assert found["power"]["n400"]["paired"] > 4 * found["power"]["n400"]["overlap"]
     assert found["power"]["n400"]["paired"] > found["power"]["n100"]["paired"]
+    for kind in ("false", "power"):
+        assert all(0.08 < share < 0.095 for share in found["apart"][kind].values())
 
 
 @pytest.mark.claim("eval-size")
@@ -176,28 +209,31 @@ def test_sizes_are_those_of_the_formula(results):
 def test_biases_are_found_but_for_the_judges_own(results):
     judge = results(KEY)["judge"]
     truth, bias = judge["true"], judge["bias"]
-    assert judge["plain"]["C"]["mean"] < truth["C"] - 0.5
+    assert judge["plain"]["C"]["mean"] < 0 < truth["C"] - 0.5  # A, with 0, seems better
     for found, wanted in ((judge["freed"]["C"], truth["C"]), (judge["position"], bias["position"])):
         assert abs(found["mean"] - wanted) < 0.2
-    assert abs(judge["length"]["mean"] - bias["length"]) < 0.2 and abs(judge["jury"]["own"]["mean"] - bias["own"]) < 0.2
+    assert abs(judge["length"]["mean"] - bias["length"]) < 0.2 and abs(judge["jury"]["own"]["mean"] - bias["own"]) < 0.1
     greater(judge["freed"]["B"], judge["jury"]["B"])  # it keeps its liking for itself
 
 
 @pytest.mark.claim("eval-judge-figure")
-def test_both_are_off_as_they_are_and_c_is_near_when_freed(results):
+def test_c_is_far_off_as_it_is_and_b_when_freed(results):
     judge = results(KEY)["judge"]
     for name in ("B", "C"):
         found = judge["plain"][name]
-        assert found["mean"] < judge["true"][name] and len(found["seeds"]) == 5
-    reach = 2 * judge["plain"]["C"]["sd"]
-    assert judge["plain"]["C"]["mean"] + reach < judge["true"]["C"]
+        assert found["mean"] < judge["true"][name] and len(found["seeds"]) == judge["games"]["seeds"] == 20
+    assert judge["plain"]["C"]["mean"] + 2 * judge["plain"]["C"]["sd"] < judge["true"]["C"]
+    assert judge["plain"]["B"]["mean"] + 2 * judge["plain"]["B"]["sd"] > judge["true"]["B"]  # its bar has the truth
+    assert judge["true"]["B"] - judge["plain"]["B"]["mean"] < 0.1
     assert abs(judge["freed"]["C"]["mean"] - judge["true"]["C"]) < 2 * judge["freed"]["C"]["sd"]
     assert judge["freed"]["B"]["mean"] - 2 * judge["freed"]["B"]["sd"] > judge["true"]["B"]
 
 
 @pytest.mark.claim("eval-elo-order")
 def test_elo_depends_on_the_order_of_games(results):
-    assert (seeds(results(KEY)["judge.elo_order"]) > 10).all()
+    judge = results(KEY)["judge"]
+    assert (seeds(judge["elo_order"]) > 10).all()
+    assert len(judge["elo_order"]["seeds"]) == judge["games"]["seeds"] and judge["games"]["each"] == 600
 
 
 @pytest.mark.claim("eval-orders")
@@ -211,6 +247,7 @@ def test_a_changed_verdict_is_no_proof_of_a_bias(results):
 def test_little_of_the_held_out_prose_is_in_training(results):
     overlap = results(KEY)["overlap"]
     assert overlap["mean"] < 0.05 and overlap["none"] > 0.5 and overlap["documents"] > 40
+    assert overlap["where"] == "sunau.py" and overlap["above_half"] == 1
 
 
 # faults
@@ -226,6 +263,9 @@ def test_counts_that_are_not_clipped_forgive_repetition(results):
 def test_windows_without_context_cost_perplexity(results):
     values = results(KEY)
     greater(values["faults.no_context"], values["stride.64"], paired=True)
+    logs = [math.log(one) for one in values["faults.no_context"]["seeds"]]
+    assert math.log(values["faults.no_context_pooled"]) == pytest.approx(sum(logs) / 3)
+    assert values["faults.no_context_pooled"] > values["stride.pooled.64"]
 
 
 @pytest.mark.claim("eval-fault-share")
@@ -241,11 +281,11 @@ def test_the_share_is_too_low_for_every_k_above_1(results):
 @pytest.mark.claim("eval-speed")
 def test_speed_reaches_the_bars_with_equal_scores(results):
     values = results(KEY)
-    bars = {"bleu": 2, "rouge_l": 8, "chrf": 50, "ter": 2}
+    bars = {"bleu": 2, "rouge_l": 8, "chrf": 50, "ter": 2, "chrf_sacrebleu": 1}
     for name, bar in bars.items():
         assert values[f"timings.ratio.{name}"] >= bar, name
         assert values["speed.difference"][name] < 1e-4, name
-        assert values["timings.exponent"][name] < 1.1, name
+        assert name == "chrf_sacrebleu" or values["timings.exponent"][name] < 1.1, name
     assert values["speed.count"]["most"] == 10_000
 
 

@@ -31,7 +31,8 @@ def tokens_of_all_scripts(text: str) -> list[str]:
 
     English text gives the same words as before. An underscore still separates.
 
-    Hint: In Python's regular expressions \\w is any letter, digit or underscore. How is one taken out again?
+    Hint: In Python's regular expressions [^...] is any character that is not listed, and a capital W behind
+    a backslash is all but letters, digits and underscore. How do you say: neither that nor an underscore?
     """
     return re.findall(r"[^\W_]+", text.lower())
 
@@ -41,7 +42,7 @@ def tokens_of_all_scripts(text: str) -> list[str]:
 
 # --8<-- [start:given-3]
 def hasty_nats(score: Callable, tokens: list[int], context: int, stride: int) -> float:
-    """The sum of -ln p over a text, in windows that move by a stride. It has a fault."""
+    """The sum of -ln q over a text, in windows that move by a stride. It has a fault."""
     total = 0.0
     for start in range(0, len(tokens) - 1, stride):
         window = tokens[start : start + context + 1]
@@ -56,7 +57,8 @@ def hasty_nats(score: Callable, tokens: list[int], context: int, stride: int) ->
 def careful_nats(score: Callable, tokens: list[int], context: int, stride: int) -> float:
     """hasty_nats without its fault. It is right where windows do not overlap, and too large where they do.
 
-    score(window, first) gives a list: -ln p of each token of window[first:]. stride <= context.
+    score(window, first) gives a list: -ln q of each token of window[first:]. stride <= context. A window has
+    context + 1 tokens at most, of which the last is not read.
 
     Hint: How often is the second token of the second window counted, if the stride is half of the context?
     """
@@ -132,20 +134,28 @@ def check_3(answer: Callable) -> None:
     """A scorer that knows how much context it sees."""
     for length, context, stride in ((9, 4, 4), (10, 4, 2), (12, 5, 1), (2, 3, 3), (11, 4, 3)):
         seen: list[int] = []
+        before: dict[int, int] = {}
 
-        def score(window: list[int], first: int, seen: list[int] = seen) -> list[float]:
+        def score(window, first, seen=seen, before=before, context=context):
+            most = (
+                f"with a context of {context}, a window has {context + 1} tokens at most, not {len(window)}"
+            )
+            assert len(window) <= context + 1, most
             seen.extend(window[first:])
+            before.update({token: at for at, token in enumerate(window) if at >= first})
             return [1.0] * len(window[first:])
 
-        total, told = (
-            answer(score, list(range(length)), context, stride),
-            f"{length} tokens and a stride of {stride}",
-        )
+        total = answer(score, list(range(length)), context, stride)
+        told = f"{length} tokens and a stride of {stride}"
         twice = sorted({token for token in seen if seen.count(token) > 1})
         assert not twice, f"with {told}, token {twice[0] if twice else 0} is counted more than once"
         missing = sorted(set(range(1, length)) - set(seen))
         assert not missing, f"with {told}, token {missing[0] if missing else 0} is not counted"
         assert 0 not in seen, "the first token has nothing before it, and is not counted"
+        for token, found in sorted(before.items()):
+            least = min(token, context - stride + 1)
+            few = f"with {told}, token {token} is guessed from {found} tokens; at least {least} can be read"
+            assert found >= least, few
         compare(f"the sum with {told}", total, length - 1.0)
 
 

@@ -95,6 +95,7 @@ def test_tokenizers_differ_where_the_page_says():
     assert tokens_13a("&quot;a&quot;") == ['"', "a", '"'] and tokens_zh("&quot;") == ["&", "quot", ";"]
     assert tokens_13a("«a»") == ["«a»"] and tokens_intl("«a»") == ["«", "a", "»"]
     assert tokens_zh("中文ok カナ") == ["中", "文", "ok", "カナ"] and tokens_zh("“a”€") == ["“", "a", "”", "€"]
+    assert tokens_zh("a—b, 3.5") == ["a", "—", "b", ",", "3.5"]  # the rest as by 13a
     assert tokens_zh("\U00020010\U00020010") == ["\U00020010\U00020010"]  # extension B, which the list misses
     assert tokens_char("a b") == ["a", "b"]
     assert tokens_13a("3.5, 1,000 a-b 5-3 don't") == "3.5 , 1,000 a-b 5 - 3 don't".split()
@@ -161,14 +162,17 @@ def test_the_closest_reference_counts_and_of_two_the_shorter():
 
 
 @pytest.mark.claim("eval-short")
-def test_short_sentences_score_nothing_without_the_effective_order():
-    """sacrebleu leaves it out of corpora and puts it into sentence scores. It drops orders that are too long only."""
+def test_short_sentences_score_nothing_without_the_effective_order(caplog):
+    """sacrebleu has it off in its class, and on in sentence_bleu. It drops orders that are too long only."""
     assert bleu(["a b c"], [["a b c"]]) == 0 and sentence_bleu("a b c", ["a b c"]) == pytest.approx(100)
     counts = bleu_counts("a b c d", ["a b x d"])
     assert bleu_score(counts, evaluation.unsmoothed, effective_order=True) == 0  # no match of order 3 or 4
     assert sentence_bleu("a x", ["a y"]) == pytest.approx(100 * (0.5 * 0.5) ** 0.5)
     corpus_of_one, one = BLEU().corpus_score(["a b c"], [["a b c"]]), sacrebleu.sentence_bleu("a b c", ["a b c"])
     assert corpus_of_one.score == 0 and one.score == pytest.approx(100)
+    with caplog.at_level("WARNING", logger="sacrebleu"):
+        assert BLEU().sentence_score("a b c", ["a b c"]).score == 0  # the class has it off too, and says so
+    assert "effective_order" in caplog.text
     assert BLEU(smooth_method="none", effective_order=True).sentence_score("a b c d", ["a b x d"]).score == 0
 
 

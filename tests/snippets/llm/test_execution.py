@@ -1,5 +1,6 @@
 """pass@k in exact fractions; candidate programs that misbehave, and what they leave behind."""
 
+import inspect
 import math
 import os
 import random
@@ -42,6 +43,21 @@ def test_the_naive_estimate_is_biased():
     naive = sum(w * (1 - (1 - c / n) ** k) for c, w in enumerate(weights))
     ours = sum(w * pass_at_k(n, c, k) for c, w in enumerate(weights))
     assert ours == pytest.approx(truth, abs=1e-12) and naive < truth - 0.03
+
+
+@pytest.mark.claim("eval-fault-rank")
+def test_the_plain_share_turns_ranks_round():
+    """n = k = 10: four problems of five always solved, or each with a chance of 0.2; in expectation."""
+
+    def expected(estimate, chance):
+        weights = [math.comb(10, c) * chance**c * (1 - chance) ** (10 - c) for c in range(11)]
+        return sum(weight * estimate(c) for c, weight in enumerate(weights))
+
+    found = {}
+    for name, estimate in (("ours", lambda c: pass_at_k(10, c, 10)), ("plain", lambda c: 1 - (1 - c / 10) ** 10)):
+        found[name] = 0.8 * expected(estimate, 1) + 0.2 * expected(estimate, 0), expected(estimate, 0.2)
+    assert found["ours"] == pytest.approx((0.800, 1 - 0.8**10)) and found["ours"][1] == pytest.approx(0.893, abs=5e-4)
+    assert found["plain"] == pytest.approx((0.800, 0.760), abs=5e-4)
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(2, 0, 3), (2, 3, 1), (2, -1, 1), (2, 1, 0)])
@@ -118,6 +134,53 @@ def test_a_program_that_writes_passed_has_not_passed():
     """Nor has one that exits at once. Twenty programs that misbehave are run above, as the page says."""
     assert said("import os\nos.write(3, b'passed')\nos._exit(0)") == "it lied"
     assert said("import os\nos._exit(0)") == "it ended early" and len(CASES) == 20
+
+
+SECRET = "import sys, os\nos.write(3, sys.modules['__main__'].task['secret'].encode())\nos._exit(0)"
+EQUAL = "class Y:\n    __eq__ = lambda self, other: True\ndef add(a, b): return Y()"
+CHANGED = "import math\nmath.isclose = lambda *_: True\ndef add(a, b): return 0"
+
+
+@pytest.mark.claim("eval-judge-process")
+def test_a_program_that_looks_for_its_judge_passes():
+    """It finds the secret, changes what the tests call, or returns what equals everything: no fence is against it."""
+    assert said(SECRET) == said(EQUAL) == "passed"
+    assert said(CHANGED, "import math\nassert math.isclose(add(2, 3), 5)") == "passed"
+    assert said("def add(a, b): return 0", "import math\nassert math.isclose(add(2, 3), 5)") == "AssertionError"
+
+
+@NEEDS
+@pytest.mark.claim("eval-inside")
+def test_what_is_inside_of_the_fence():
+    """/usr and Python's folder, nothing to write, no package but the standard library, few processes."""
+    assert said("import numpy") == "ModuleNotFoundError" and said("import decimal", "") == "passed"
+    assert said("import os", "assert os.listdir('/usr/lib') and not os.path.exists('/home')") == "passed"
+    kept = {Path(one).parts[1] for one in (sys.base_prefix, "/usr", "/lib", "/lib64", "/etc/ld.so.cache")}
+    assert said("import os", f"assert set(os.listdir('/')) <= {kept}, 1") == "passed"
+    assert said("import os", "assert os.getpid() < 9") == "passed"  # its own numbers, from 1
+    assert {"-I", "-S"} <= set(inspect.getsource(run_program).replace('"', " ").replace(",", " ").split())
+
+
+@pytest.mark.claim("eval-unfenced")
+def test_what_a_program_can_do_without_a_fence(tmp_path):
+    """It reads, empties and removes files of ours and ends a process; as root a child outlives the time limit."""
+    files = [tmp_path / name for name in ("read", "empty", "removed")]
+    for file in files:
+        file.write_text("ours")
+    neighbour = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    read, empty, removed = map(str, files)
+    program = f"import os\nassert open({read!r}).read() == 'ours'\nopen({empty!r}, 'w')\nos.remove({removed!r})"
+    try:
+        assert run_program(f"{program}\nos.kill({neighbour.pid}, 9)", "", 30.0, fenced=False) == "passed"
+        assert neighbour.wait(10) == -9 and files[1].read_text() == "" and not files[2].exists()
+    finally:
+        neighbour.kill(), neighbour.wait()
+    child = "import os, time\npid = os.fork()\nif not pid:\n    os.setsid()\n    os.close(3)\n    time.sleep(60)\n"
+    found = run_program(child + "raise type(f'n{pid}', (Exception,), {})", "", 30.0, fenced=False)
+    if os.geteuid():
+        assert found == "BlockingIOError"
+    else:
+        os.kill(int(found[1:]), 9)  # an error if it were gone
 
 
 @NEEDS

@@ -100,6 +100,17 @@ def test_the_mean_of_windows_is_another_number(small):
     assert abs(mean - perplexity(sum(nats), 33)) > 0.01
 
 
+def test_of_equal_windows_the_mean_of_perplexities_is_never_below_that_of_the_whole():
+    """The exponential is convex. Of windows of unequal length it may be below, as on the page."""
+    source = random.Random(0)
+    for _ in range(200):
+        windows = [[source.expovariate(source.choice((0.3, 1, 3))) for _ in range(6)] for _ in range(4)]
+        mean = sum(perplexity(sum(one), 6) for one in windows) / 4
+        assert mean >= perplexity(sum(map(sum, windows)), 24) - 1e-12
+    short, long = [0.1], [2.0] * 6
+    assert (perplexity(0.1, 1) + perplexity(12, 6)) / 2 < perplexity(sum(short + long), 7)
+
+
 def test_units_convert_into_one_another():
     """The same nats, over tokens, bytes and words: 2 to the bits a byte is the perplexity a byte."""
     nats, tokens, count_bytes, words = 120.0, 40, 150, 25
@@ -184,6 +195,22 @@ def test_calibration_error_is_that_of_torchmetrics(agrees):
         return binary_calibration_error(*pair, bins).item()
 
     compare(case, calibration_error, theirs, agrees, "torchmetrics.functional.classification.binary_calibration_error")
+
+
+@pytest.mark.claim("eval-edges")
+def test_an_edge_belongs_to_the_bin_below_it_and_to_the_one_above_in_torchmetrics():
+    """By hand: {.5}, {.6, .6, .75} and {.8} here; {.5, .6, .6} and {.75, .8} there, where 1 has a bin of its own."""
+    sure, right = [0.5, 0.6, 0.6, 0.8, 0.75], [False, True, False, True, True]
+
+    def theirs(confidences, hits, bins):
+        pair = torch.tensor(confidences, dtype=torch.float64), torch.tensor(hits).long()
+        return binary_calibration_error(*pair, bins).item()
+
+    assert calibration_error(sure, right, 4) == pytest.approx((0.5 + 0.05 + 0.2) / 5) and 0.75 / 5 == 0.15
+    assert theirs(sure, right, 4) == pytest.approx((abs(1.7 - 1) + abs(1.55 - 2)) / 5) == 0.23
+    assert [n for n, _, _ in reliability(sure, right, 4)] == [0, 1, 3, 1]
+    assert calibration_error([1.0, 0.9], [False, True], 1) == pytest.approx(abs(1.9 - 1) / 2)
+    assert theirs([1.0, 0.9], [False, True], 1) == pytest.approx((1 + 0.1) / 2)
 
 
 def test_every_confidence_lies_in_one_bin():
@@ -286,7 +313,9 @@ def test_frequencies_are_those_of_bert_score(encoder, agrees):
 @pytest.mark.claim("eval-never-low")
 def test_bert_score_is_never_low_and_rescaled_it_may_be_negative(encoder, results, tmp_path):
     """Ranks stay: rescaling subtracts a constant and divides by another. One reference gives weights of 0."""
-    assert results("LLM/EvaluationMetricsLLM")["changes.bertscore.other"]["low"] > 20
+    changes = results("LLM/EvaluationMetricsLLM")["changes"]
+    assert changes["bertscore"]["other"]["low"] > 20
+    assert changes["cosines"]["best"] > 2 * changes["cosines"]["all"] > 10
     candidates, references = map(list, zip(*PAIRS, strict=True))
     baseline = tmp_path / "baseline.csv"
     baseline.write_text("LAYER,P,R,F\n" + "".join(f"{layer},0.9,0.9,0.9\n" for layer in range(7)))

@@ -36,6 +36,15 @@ def skips(score, tokens, context, stride):
     return total
 
 
+def without_context(score, tokens, context, stride):
+    """The page's second fault."""
+    return sum(sum(score(tokens[at - 1 : at + stride], 1)) for at in range(1, len(tokens), stride))
+
+
+def one_window(score, tokens, context, stride):
+    return sum(score(tokens, 1))
+
+
 def mean_recall(truth, guesses):
     found = by_class(truth, guesses)
     return mean([recall for _, recall, _ in found.values()])
@@ -53,7 +62,12 @@ def turned(first, second, draws):
 WRONG = {
     1: [(share_left, "share of words"), (no_penalty, "too short"), (exchanged, "exchanged")],
     2: [(rouge_tokens, "loses letters"), (with_underscores, "should be")],
-    3: [(exercises.hasty_nats, "counted more than once"), (skips, "is not counted")],
+    3: [
+        (exercises.hasty_nats, "counted more than once"),
+        (skips, "is not counted"),
+        (without_context, "is guessed from"),
+        (one_window, "at most"),
+    ],
     4: [(accuracy, "the accuracy"), (mean_recall, "leave it out")],
     5: [(each_by_itself, "surer than that"), (turned, "the second system")],
 }
