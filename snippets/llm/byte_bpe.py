@@ -191,14 +191,18 @@ class ByteBPE:
 
     def __init__(self, merges: list[tuple[bytes, bytes]], ids: dict[str, int] | None = None):
         self.merges = merges
-        self.ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}  # of two, the first counts
+        self.ranks = {
+            pair: rank for rank, pair in reversed(list(enumerate(merges)))
+        }  # of two, the first counts
         pieces = [written(piece) for piece in ([bytes([b]) for b in ORDER] + [a + b for a, b in merges])]
         if ids is None:
             names = dict.fromkeys([BEGIN, PAD, END, UNKNOWN, *pieces, MASK])
             ids = {name: i for i, name in enumerate(names)}
         missing = [name for name in (BEGIN, PAD, END, MASK, *pieces) if name not in ids]
         if missing or len(set(ids.values())) != len(ids):
-            raise ValueError(f"an id of its own for each piece and mark is expected, given none for {missing[:3]}")
+            raise ValueError(
+                f"an id of its own for each piece and mark is expected, given none for {missing[:3]}"
+            )
         self.ids, self.names = ids, {i: name for name, i in ids.items()}
         self.marks = {ids[name] for name in (BEGIN, PAD, END, UNKNOWN, MASK) if name in ids}
         self.memo = Memo(lambda chunk: [ids[written(piece)] for piece in merge(to_bytes(chunk), self.ranks)])
