@@ -1,4 +1,4 @@
-"""Byte-level BPE, the tokenizer of GPT-2 and RoBERTa (Sennrich et al. 2015, arXiv 1508.07909; Radford et al. 2019).
+"""Byte-level BPE, the tokenizer of GPT-2 and RoBERTa (Sennrich et al. 2015, arXiv 1508.07909).
 
 Pieces are bytes. No tensors here: text in, pieces or ids out.
 """
@@ -136,9 +136,9 @@ def train_merges(texts: list[str], count: int) -> list[tuple[bytes, bytes]]:
 
 # --8<-- [start:merge]
 def merge(chunk: bytes, ranks: dict[tuple[bytes, bytes], int]) -> list[bytes]:
-    """The pieces of a chunk: of all pairs of neighbours, the one of lowest rank is joined, the leftmost first.
+    """The pieces of a chunk: again and again, the leftmost pair of neighbours of the lowest rank is joined.
 
-    A queue holds the pairs that can be joined, so that n bytes take about n log n steps, also where n is large.
+    A queue holds the pairs that can be joined, so that n bytes take about n log n steps, for large n too.
     """
     pieces = [chunk[i : i + 1] for i in range(len(chunk))]
     after, before = list(range(1, len(pieces) + 1)), list(range(-1, len(pieces)))
@@ -185,8 +185,8 @@ class Memo(dict):
 class ByteBPE:
     """Text to ids and back. merges: pairs of pieces, in the order in which they are joined.
 
-    ids: an id for each piece and each of the five marks, by their written form. Unless given, it is <s>, <pad>,
-    </s>, <unk>, the 256 bytes, what the merges make, <mask>.
+    ids: an id for each piece and each of the five marks, by their written form. Unless given, they count
+    <s>, <pad>, </s>, <unk>, the 256 bytes, what the merges make, and <mask>.
     """
 
     def __init__(self, merges: list[tuple[bytes, bytes]], ids: dict[str, int] | None = None):
@@ -212,7 +212,7 @@ class ByteBPE:
         return list(itertools.chain.from_iterable(map(self.memo.__getitem__, chunks(text))))
 
     def encode_marked(self, text: str) -> list[int]:
-        """Ids of a text in which <mask> and the other marks are marks. <mask> takes in the spaces before it."""
+        """Ids of a text in which marks such as <mask> are marks. <mask> takes in the spaces before it."""
         ids = []
         for part in re.split(rf"[{SPACE}]*({MASK})|({BEGIN}|{PAD}|{END}|{UNKNOWN})", text):
             ids += [self.ids[part]] if self.ids.get(part) in self.marks else self.encode(part or "")

@@ -1,4 +1,4 @@
-"""RoBERTa, BERT's encoder with other positions (Liu et al. 2019, arXiv 1907.11692), and folders of transformers.
+"""RoBERTa, BERT's encoder with other positions (Liu et al. 2019, arXiv 1907.11692), and its folders.
 
 Shapes: B texts of a batch, T tokens, V vocabulary, W width, C candidates.
 Positions of real tokens are counted from the padding's id plus one.

@@ -1,4 +1,4 @@
-"""Pre-training of RoBERTa (Liu et al. 2019, arXiv 1907.11692, sections 3 and 4): formats, masks, large batches.
+"""Pre-training of RoBERTa (Liu et al. 2019, arXiv 1907.11692): formats, masks, large batches.
 
 Shapes: B texts of a batch, T tokens, M hidden words of a batch.
 """
@@ -8,14 +8,17 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 # --8<-- [end:imports]
+from snippets.data.text import documents, is_held_out
 from snippets.llm.bert import Config, Pooler, WordHead, output
-from snippets.llm.bert_pretraining import mask_tokens
+from snippets.llm.bert_pretraining import mask_tokens, sentences
+from snippets.llm.byte_bpe import BEGIN, END, MASK, PAD, ByteBPE, train_merges
 from snippets.llm.roberta import Roberta, pad_rows
 
 
@@ -32,7 +35,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Row:
-    """What the network reads at once: a first part, perhaps a second one, and whether that one follows (0)."""
+    """What the network reads at once: a first part, perhaps a second one, and whether it follows (0)."""
 
     first: list[int]
     second: list[int] | None = None
@@ -75,7 +78,7 @@ def full_sentences(texts: list[list[list[int]]], length: int, marks: Marks) -> l
 
 
 def doc_sentences(texts: list[list[list[int]]], length: int, marks: Marks) -> list[Row]:
-    """DOC-SENTENCES: the same, but no row holds parts of two documents, so that a document's last one is short."""
+    """DOC-SENTENCES: the same, but no row holds parts of two documents. Its last row of each is short."""
     return [row for text in texts for row in full_sentences([text], length, marks)]
 
 
@@ -84,7 +87,7 @@ def doc_sentences(texts: list[list[list[int]]], length: int, marks: Marks) -> li
 
 # --8<-- [start:pairs]
 def take(text: list[list[int]], at: int, room: int) -> tuple[list[int], int]:
-    """Whole sentences of a document from number `at` on, as many as fit, one at least; and the next number."""
+    """Whole sentences of a document from number `at` on that fit, one at least; and the next number."""
     taken, start = [], at
     while at < len(text) and (at == start or len(taken) + len(text[at]) <= room):
         taken, at = taken + text[at], at + 1
@@ -137,7 +140,7 @@ def sentence_pairs(texts: list[list[list[int]]], length: int, draw: random.Rando
 # --8<-- [start:masks]
 @dataclass(frozen=True)
 class Masked:
-    """A row with some of its tokens hidden: what is read, what stood there, and which places are asked for."""
+    """A row with some tokens hidden: what is read, what stood there, and which places are asked for."""
 
     row: Row
     read: list[int]
@@ -159,7 +162,7 @@ def static_masks(rows: list[Row], marks: Marks, vocabulary: int, copies: int) ->
 
 
 def epochs(rows: list[Row], marks: Marks, vocabulary: int, copies: int | None) -> Iterator[Masked]:
-    """All rows, again and again, each time in a new order; with fixed copies of masks, or (None) with new ones."""
+    """All rows, again and again, in a new order; with fixed copies of masks, or (None) with new ones."""
     fixed = static_masks(rows, marks, vocabulary, copies) if copies else None
     epoch = 0
     while True:
@@ -173,7 +176,7 @@ def epochs(rows: list[Row], marks: Marks, vocabulary: int, copies: int | None) -
 
 # --8<-- [start:accumulate]
 def batches(source: Iterator[Masked], size: int) -> Iterator[list[Masked]]:
-    """Groups of rows, as many as have `size` tokens or just over: of short rows more, so that steps cost the same."""
+    """Groups of rows that have `size` tokens or just over: of short rows more, so steps cost the same."""
     while True:
         group = []
         while sum(len(masked.read) for masked in group) < size:
@@ -204,7 +207,7 @@ def costs(model: nn.ModuleDict, group: list[Masked]) -> tuple[Tensor, Tensor]:
 
 
 def accumulate(model: nn.ModuleDict, groups: list[list[Masked]]) -> float:
-    """Add the gradient of one large batch, given in parts, and return its loss: the mean over all its words."""
+    """Add the gradient of one large batch, given in parts, and return its loss, the mean over its words."""
     num_words = max(1, sum(sum(masked.chosen) for group in groups for masked in group))
     num_pairs = max(1, sum(masked.row.label is not None for group in groups for masked in group))
     total = 0.0
@@ -230,7 +233,7 @@ def new_model(config: Config, pad: int, pairs: bool) -> nn.ModuleDict:
 
 
 def rate_at(read: int, total: int) -> float:
-    """What the rate is multiplied by after `read` of `total` tokens: up to 1 in the first tenth, then to 0."""
+    """What the rate is multiplied by after `read` of `total` tokens: up to 1 in a tenth, then to 0."""
     share = read / total
     return min(10 * share, (1 - share) / 0.9)
 
@@ -238,7 +241,7 @@ def rate_at(read: int, total: int) -> float:
 def pretrain(
     model: nn.ModuleDict, source: Iterator[Masked], total: int, rate: float, parts: int = 1, size: int = 1024
 ) -> list[float]:
-    """Read about `total` tokens, `size` in a part and so many parts in a step. Returns the loss of each step."""
+    """Read about `total` tokens, `size` a part and so many parts a step. Returns the loss of each step."""
     parameters = list(model.parameters())
     decayed = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01}
     others = {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0}
@@ -262,3 +265,56 @@ def pretrain(
 
 
 # --8<-- [end:pretrain]
+
+
+# --8<-- [start:fill]
+@torch.no_grad()
+def fill(model: nn.ModuleDict, bpe: ByteBPE, text: str, count: int = 3) -> list[list[tuple[str, float]]]:
+    """For each <mask> of a text the likeliest pieces, with their probabilities."""
+    ids = [bpe.ids[BEGIN], *bpe.encode_marked(text), bpe.ids[END]]
+    tokens = pad_rows([ids], model["bert"])  # (1, T)
+    x = model["bert"](tokens)[tokens == bpe.ids[MASK]]  # (M, _)
+    best = model["words"](x).softmax(dim=-1).topk(count)
+    rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [[(bpe.names[i], chance) for chance, i in zip(*row, strict=True)] for row in rows]
+
+
+# --8<-- [end:fill]
+
+
+# --8<-- [start:main]
+MERGES = 1239
+TRAIN_TOKENS = 400_000
+
+
+def main() -> None:
+    """Train a tokenizer and a small RoBERTa on Python's own prose, and let it fill gaps."""
+    torch.set_num_threads(1)  # so small a network gains nothing from more
+    torch.manual_seed(0)
+    random.seed(0)
+    prose = [document for name, document in documents().items() if not is_held_out(name)]
+    bpe = ByteBPE(train_merges(prose, MERGES))
+    for text in (" Unreadable encodings raise a UnicodeDecodeError.", " naïve 日本 😀"):
+        ids = bpe.encode(text)
+        print(*(bpe.names[i] for i in ids), "=", bpe.decode(ids))
+    texts = [[bpe.encode(" " + sentence) for sentence in sentences(document)] for document in prose]
+    marks = Marks(bpe.ids[BEGIN], bpe.ids[END], bpe.ids[PAD], bpe.ids[MASK])
+    rows = full_sentences(texts, 128, marks)
+    print(len(rows), "rows of", sum(len(row.tokens(marks)) for row in rows) / len(rows), "tokens on average")
+    config = Config(len(bpe.ids), 130, 96, 384, 2, 4, kinds=1, dropout=0.0, eps=1e-5)
+    model = new_model(config, marks.pad, pairs=False)
+    losses = pretrain(model, epochs(rows, marks, config.vocabulary, None), TRAIN_TOKENS, 4e-3)
+    for text in ("Return the <mask> of the list.", "This method raises a <mask> if the file is closed."):
+        for guesses in fill(model, bpe, " " + text):
+            print(text, " ".join(f"{piece} {chance:.2f}" for piece, chance in guesses))
+    plt.plot(losses)
+    plt.xlabel("step")
+    plt.ylabel("loss (nats a hidden piece)")
+    plt.savefig("loss.png")
+    plt.close()
+    print("loss by step: loss.png")
+
+
+if __name__ == "__main__":
+    main()
+# --8<-- [end:main]
