@@ -5,6 +5,7 @@ Shapes: B texts of a batch, T tokens, M hidden words of a batch.
 
 # --8<-- [start:imports]
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 # --8<-- [end:imports]
 from snippets.data.text import documents, is_held_out
 from snippets.llm.bert import Config, Pooler, WordHead, output
-from snippets.llm.bert_pretraining import mask_tokens, sentences
+from snippets.llm.bert_pretraining import mask_tokens
 from snippets.llm.byte_bpe import BEGIN, END, MASK, PAD, ByteBPE, train_merges
 from snippets.llm.roberta import Roberta, pad_rows
 
@@ -55,6 +56,12 @@ class Row:
 
 
 # --8<-- [start:full]
+def split_sentences(document: str) -> list[str]:
+    """A document cut at its paragraphs and at the ends of its sentences."""
+    parts = re.split(r"\n\s*\n|(?<=[.!?])\s+(?=[A-Z])", document)
+    return [part for part in parts if re.search(r"\w", part)]
+
+
 def pieces_of(text: list[list[int]], room: int) -> list[list[int]]:
     """The sentences of a document, those that are longer than `room` in several pieces."""
     return [sentence[at : at + room] for sentence in text for at in range(0, len(sentence), room)]
@@ -297,7 +304,7 @@ def main() -> None:
     for text in (" Unreadable encodings raise a UnicodeDecodeError.", " naïve 日本 😀"):
         ids = bpe.encode(text)
         print(*(bpe.names[i] for i in ids), "=", bpe.decode(ids))
-    texts = [[bpe.encode(" " + sentence) for sentence in sentences(document)] for document in prose]
+    texts = [[bpe.encode(" " + sentence) for sentence in split_sentences(document)] for document in prose]
     marks = Marks(bpe.ids[BEGIN], bpe.ids[END], bpe.ids[PAD], bpe.ids[MASK])
     rows = full_sentences(texts, 128, marks)
     print(len(rows), "rows of", sum(len(row.tokens(marks)) for row in rows) / len(rows), "tokens on average")
