@@ -1,0 +1,116 @@
+"""The RoBERTa lab reaches the bars that its issue set, and bears out what the post says of it."""
+
+import pytest
+
+from tests.labs.spread import paired
+from theme.page.pages import ROOT
+from theme.page.results import load
+
+RUNGS = ["bert", "dynamic", "no_nsp", "full", "batch", "bpe"]
+STEPS = dict(zip(RUNGS[1:], zip(RUNGS[1:], RUNGS, strict=False), strict=True)) | {"whole": ("bpe", "bert")}
+
+
+def gains(results, measure):
+    """For each step, by how much the rung after it is better, with its interval."""
+    lab = results("LLM/Roberta")
+    if measure == "task":
+        return {name: paired(lab[f"task.{a}.right"], lab[f"task.{b}.right"]) for name, (a, b) in STEPS.items()}
+    found = {name: paired(lab[f"ladder.{a}.{measure}"], lab[f"ladder.{b}.{measure}"]) for name, (a, b) in STEPS.items()}
+    return found
+
+
+def test_every_rung_has_five_seeds_and_a_rate_inside_of_those_tried(results):
+    lab = results("LLM/Roberta")
+    for rung in RUNGS:
+        assert len(lab[f"ladder.{rung}.nats"]["seeds"]) == len(lab[f"task.{rung}.right"]["seeds"]) == 5
+        tried = lab[f"ladder.{rung}.rates_tried"]
+        assert len(tried) >= 3 and lab[f"ladder.{rung}.rate"] in tried
+
+
+def test_the_lab_took_less_than_forty_minutes_of_one_core():
+    run = load(ROOT, "LLM/Roberta")
+    assert run["device"] == "cpu"
+    ladder = run["timings"]["ladder"]
+    assert 5 * sum(ladder[rung]["seconds"] for rung in RUNGS) < 40 * 60
+
+
+def test_the_recorded_intervals_are_those_of_the_seeds(results):
+    lab = results("LLM/Roberta")
+    for measure in ("nats", "right", "task"):
+        for name, gain in gains(results, measure).items():
+            assert lab[f"steps.{name}.{measure}"] == pytest.approx(list(gain), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.claim("roberta-training-time")
+def test_training_is_fast_and_grows_less_than_the_text(results):
+    lab = results("LLM/Roberta")
+    assert 0.9 < lab["training.one.megabytes"] < 1.1 and lab["training.all.megabytes"] > 9
+    assert lab["training.one.same_merges"] and lab["training.all.same_merges"]
+    assert lab["timings.training.one.ours"] < 20  # processor seconds
+    assert lab["timings.training.growth"] < lab["training.all.megabytes"] / lab["training.one.megabytes"] < 10
+    for size in ("one", "all"):
+        assert lab[f"timings.training.{size}.theirs"] < lab[f"timings.training.{size}.ours"]
+        assert 1 < lab[f"timings.training.{size}.times"] < 5
+
+
+@pytest.mark.claim("roberta-encoding-speed")
+def test_encoding_is_faster_than_tokenizers_and_equal(results):
+    lab = results("LLM/Roberta")
+    speed = lab["timings.encoding"]
+    assert lab["encoding.equal"]
+    assert speed["again"] > speed["first"] > speed["tokenizers"] > speed["rule"]
+    assert speed["first_over_tokenizers"] > 1 and speed["again_over_tokenizers"] > 2
+    assert speed["split_re"] > speed["split_regex"] and speed["split_over_regex"] > 1
+
+
+@pytest.mark.claim("roberta-pieces")
+def test_pieces_grow_for_texts_like_those_that_were_learnt(results):
+    lab = results("LLM/Roberta")
+    pieces = lab["pieces"]
+    for few, more in zip(pieces["prose"], pieces["prose"][1:], strict=False):
+        assert few < more
+    for i in range(1, 7):
+        assert pieces["prose"][i] > pieces["code"][i] > pieces["German"][i] > pieces["Greek"][i]
+    assert pieces["Greek"] == pieces["Japanese"] == [1.0] * 7
+    assert pieces["prose"][-1] > 3.5 and pieces["German"][-1] < 2
+
+
+@pytest.mark.claim("roberta-asked")
+def test_fixed_masks_leave_places_that_are_never_asked_for(results):
+    asked = results("LLM/Roberta")["asked"]  # after 1, 5, 10 and 40 epochs
+    assert asked["ten"][:3] == pytest.approx(asked["dynamic"][:3], abs=0.01)
+    for name, copies in (("one", 1), ("ten", 10), ("dynamic", 40)):
+        expected = [1 - 0.85 ** min(epochs, copies) for epochs in (1, 5, 10, 40)]
+        assert asked[name] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.claim("roberta-fault-static")
+def test_one_mask_asks_for_a_seventh(results):
+    assert results("LLM/Roberta")["asked.one.3"] == pytest.approx(0.15, abs=0.01)
+
+
+@pytest.mark.claim("roberta-formats")
+def test_formats_cross_documents_as_they_say(results):
+    formats = results("LLM/Roberta")["formats"]
+    for name in ("segment_pair", "sentence_pair"):
+        assert 0.45 < formats[name]["two_documents"] < 0.55
+    assert 0 < formats["full"]["two_documents"] < 0.2 and formats["doc"]["two_documents"] == 0
+    assert formats["sentence_pair"]["length"] < formats["doc"]["length"] < formats["full"]["length"]
+    assert formats["full"]["rows"] < formats["doc"]["rows"]
+
+
+@pytest.mark.claim("roberta-fault-means")
+def test_the_mean_of_means_is_another_gradient(results):
+    assert min(results("LLM/Roberta")["faults.means.gradient"]["seeds"]) > 0.01
+
+
+@pytest.mark.claim("roberta-fault-leftmost")
+def test_joining_from_the_left_cuts_many_words_otherwise(results):
+    fault = results("LLM/Roberta")["faults.leftmost"]
+    assert 0.02 < fault["words"] < 0.9 and 0 < fault["longer"] < 0.5
+
+
+@pytest.mark.claim("roberta-fault-decoded")
+def test_pieces_decoded_alone_lose_japanese_and_spare_most_german(results):
+    lost = results("LLM/Roberta")["faults.decoded"]
+    assert lost["japanese"] == 1.0 and 0 < lost["german"] < 0.1
