@@ -290,8 +290,8 @@ def fill(model: nn.ModuleDict, bpe: ByteBPE, text: str, count: int = 3) -> list[
 
 
 # --8<-- [start:main]
-MERGES = 1239
-TRAIN_TOKENS = 400_000
+MERGES = 539
+TRAIN_TOKENS = 1_000_000
 
 
 def main() -> None:
@@ -306,15 +306,16 @@ def main() -> None:
         print(*(bpe.names[i] for i in ids), "=", bpe.decode(ids))
     texts = [[bpe.encode(" " + sentence) for sentence in split_sentences(document)] for document in prose]
     marks = Marks(bpe.ids[BEGIN], bpe.ids[END], bpe.ids[PAD], bpe.ids[MASK])
-    rows = full_sentences(texts, 128, marks)
+    rows = full_sentences(texts, 64, marks)
     print(len(rows), "rows of", sum(len(row.tokens(marks)) for row in rows) / len(rows), "tokens on average")
-    config = Config(len(bpe.ids), 130, 96, 384, 2, 4, kinds=1, dropout=0.0, eps=1e-5)
+    config = Config(len(bpe.ids), 66, 64, 256, 2, 4, kinds=1, dropout=0.0, eps=1e-5)
     model = new_model(config, marks.pad, pairs=False)
-    losses = pretrain(model, epochs(rows, marks, config.vocabulary, None), TRAIN_TOKENS, 4e-3)
+    losses = pretrain(model, epochs(rows, marks, config.vocabulary, None), TRAIN_TOKENS, 2e-3, size=256)
     for text in ("Return the <mask> of the list.", "This method raises a <mask> if the file is closed."):
         for guesses in fill(model, bpe, " " + text):
             print(text, " ".join(f"{piece} {chance:.2f}" for piece, chance in guesses))
-    plt.plot(losses)
+    means = [sum(losses[at : at + 50]) / len(losses[at : at + 50]) for at in range(0, len(losses), 50)]
+    plt.plot(range(0, len(losses), 50), means)
     plt.xlabel("step")
     plt.ylabel("loss (nats a hidden piece)")
     plt.savefig("loss.png")
