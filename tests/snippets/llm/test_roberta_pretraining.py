@@ -382,14 +382,14 @@ def test_guesses_fill_each_gap():
 def test_documents_in_a_row_look_at_each_other():
     """The page's confusion: packing hides no document from the next one. A change of the first moves the second."""
     bert = perturbed(page.Roberta(CONFIG, MARKS.pad)).double()
-    row = page.full_sentences(TEXTS[:2], 20, MARKS)[0]
+    row = page.full_sentences(TEXTS[:2], 18, MARKS)[0]
     tokens = torch.tensor([row.tokens(MARKS)])
     assert owners(row.first) == {0, 1}
     other = copy.deepcopy(tokens)
     other[0, 1] = 55
     second = [i for i, token in enumerate(tokens[0].tolist()) if token > 4 and (token - 5) // 10 == 1]
     assert (bert(tokens) - bert(other))[0, second].abs().max() > 1e-3
-    apart = page.doc_sentences(TEXTS[:2], 20, MARKS)  # negative control: rows of one document
+    apart = page.doc_sentences(TEXTS[:2], 18, MARKS)  # negative control: rows of one document
     assert all(len(owners(row.first)) == 1 for row in apart)
 
 
