@@ -291,7 +291,7 @@ def fill(model: nn.ModuleDict, bpe: ByteBPE, text: str, count: int = 3) -> list[
 
 # --8<-- [start:main]
 MERGES = 539
-TRAIN_TOKENS = 1_000_000
+TRAIN_TOKENS = 2_000_000
 
 
 def main() -> None:
@@ -306,11 +306,11 @@ def main() -> None:
         print(*(bpe.names[i] for i in ids), "=", bpe.decode(ids))
     texts = [[bpe.encode(" " + sentence) for sentence in split_sentences(document)] for document in prose]
     marks = Marks(bpe.ids[BEGIN], bpe.ids[END], bpe.ids[PAD], bpe.ids[MASK])
-    rows = full_sentences(texts, 64, marks)
-    print(len(rows), "rows of", sum(len(row.tokens(marks)) for row in rows) / len(rows), "tokens on average")
-    config = Config(len(bpe.ids), 66, 64, 256, 2, 4, kinds=1, dropout=0.0, eps=1e-5)
+    rows = full_sentences(texts, 48, marks)
+    print(len(rows), "rows of", sum(len(row.tokens(marks)) for row in rows) // len(rows), "tokens on average")
+    config = Config(len(bpe.ids), 50, 64, 256, 1, 4, kinds=1, dropout=0.0, eps=1e-5)
     model = new_model(config, marks.pad, pairs=False)
-    losses = pretrain(model, epochs(rows, marks, config.vocabulary, None), TRAIN_TOKENS, 2e-3, size=256)
+    losses = pretrain(model, epochs(rows, marks, config.vocabulary, None), TRAIN_TOKENS, 4e-3, size=512)
     for text in ("Return the <mask> of the list.", "This method raises a <mask> if the file is closed."):
         for guesses in fill(model, bpe, " " + text):
             print(text, " ".join(f"{piece} {chance:.2f}" for piece, chance in guesses))

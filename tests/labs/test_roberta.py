@@ -114,3 +114,5 @@ def test_joining_from_the_left_cuts_many_words_otherwise(results):
 def test_pieces_decoded_alone_lose_japanese_and_spare_most_german(results):
     lost = results("LLM/Roberta")["faults.decoded"]
     assert lost["japanese"] == 1.0 and 0 < lost["german"] < 0.1
+
+
