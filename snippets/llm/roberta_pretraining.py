@@ -291,7 +291,7 @@ def fill(model: nn.ModuleDict, bpe: ByteBPE, text: str, count: int = 3) -> list[
 
 # --8<-- [start:main]
 MERGES = 539
-TRAIN_TOKENS = 2_000_000
+TRAIN_TOKENS = 1_500_000
 
 
 def main() -> None:

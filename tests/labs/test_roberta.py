@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.labs.spread import paired
+from tests.labs.spread import greater, paired, tie
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -95,7 +95,8 @@ def test_formats_cross_documents_as_they_say(results):
     for name in ("segment_pair", "sentence_pair"):
         assert 0.45 < formats[name]["two_documents"] < 0.55
     assert 0 < formats["full"]["two_documents"] < 0.2 and formats["doc"]["two_documents"] == 0
-    assert formats["sentence_pair"]["length"] < formats["doc"]["length"] < formats["full"]["length"]
+    assert formats["sentence_pair"]["length"] < formats["segment_pair"]["length"]
+    assert 0.9 * formats["full"]["length"] < formats["doc"]["length"] < formats["full"]["length"]
     assert formats["full"]["rows"] < formats["doc"]["rows"]
 
 
@@ -116,3 +117,56 @@ def test_pieces_decoded_alone_lose_japanese_and_spare_most_german(results):
     assert lost["japanese"] == 1.0 and 0 < lost["german"] < 0.1
 
 
+def verdicts(results):
+    """Of each step and measure: 1 where it is better beyond the spread, -1 where it is worse, 0 where a tie."""
+    found = {}
+    for measure, sign in (("nats", -1), ("right", 1), ("task", 1)):
+        for name, gain in gains(results, measure).items():
+            low, high = sorted((sign * gain.low, sign * gain.high))
+            found[name, measure] = 1 if low > 0 else -1 if high < 0 else 0
+    return found
+
+
+BETTER = {("dynamic", "nats"), ("dynamic", "right"), ("whole", "nats"), ("whole", "right"), ("full", "task")}
+WORSE = {("batch", "task")}
+
+
+@pytest.mark.claim("roberta-ladder-figure")
+def test_new_masks_help_full_sentences_help_the_task_and_larger_batches_hurt_it(results):
+    found = verdicts(results)
+    assert {key for key, verdict in found.items() if verdict == 1} == BETTER
+    assert {key for key, verdict in found.items() if verdict == -1} == WORSE
+    assert len(found) == 18
+
+
+@pytest.mark.claim("roberta-verdict")
+def test_which_steps_help_which_do_not_and_which_cannot_be_told(results):
+    lab, found = results("LLM/Roberta"), verdicts(results)
+    greater(lab["ladder.bert.nats"], lab["ladder.dynamic.nats"], paired=True)
+    greater(lab["ladder.dynamic.right"], lab["ladder.bert.right"], paired=True)
+    greater(lab["task.full.right"], lab["task.no_nsp.right"], paired=True)
+    greater(lab["task.full.right"], lab["task.batch.right"], paired=True)
+    assert 0 < lab["steps.full.task.1"] < 0.01  # "hardly beyond chance"
+    for step in ("no_nsp", "bpe"):
+        assert not any(found[step, measure] for measure in ("nats", "right", "task"))
+    tie(lab["ladder.dynamic.nats"], lab["ladder.no_nsp.nats"], within=0.05, paired=True)
+    tie(lab["ladder.batch.nats"], lab["ladder.bpe.nats"], within=0.05, paired=True)
+    whole, masks = lab["steps.whole.nats.0"], lab["steps.dynamic.nats.0"]
+    assert whole < 0 and 0.75 < masks / whole < 1.25  # "the whole gain in words is that of this step"
+    assert lab["ladder.batch.steps"] < lab["ladder.full.steps"] / 3.9 and lab["ladder.bert.epochs"] > 9
+
+
+@pytest.mark.claim("roberta-ladder")
+def test_no_network_does_better_than_counts_of_words(results):
+    lab = results("LLM/Roberta")
+    for rung in RUNGS:
+        assert min(lab[f"ladder.{rung}.nats"]["seeds"]) > lab["ladder.unigram.nats"]
+        assert lab[f"ladder.{rung}.right"]["mean"] < lab["ladder.unigram.right"] + 0.005
+        assert len(lab[f"ladder.{rung}.right"]["seeds"]) == 5
+
+
+@pytest.mark.claim("roberta-pairs")
+def test_pairs_are_told_a_little_better_than_by_a_coin(results):
+    pairs = results("LLM/Roberta")["pairs"]
+    for rung in ("bert", "dynamic"):
+        assert 0.5 < min(pairs[rung]["seeds"]) and pairs[rung]["mean"] < 0.6
