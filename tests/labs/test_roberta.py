@@ -3,6 +3,7 @@
 import pytest
 
 from tests.labs.spread import greater, paired, tie
+from theme.page import records
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -170,3 +171,11 @@ def test_pairs_are_told_a_little_better_than_by_a_coin(results):
     pairs = results("LLM/Roberta")["pairs"]
     for rung in ("bert", "dynamic"):
         assert 0.5 < min(pairs[rung]["seeds"]) and pairs[rung]["mean"] < 0.6
+
+
+@pytest.mark.claim("roberta-program")
+def test_the_program_guesses_frequent_pieces_for_both_gaps():
+    gaps = [line for line in records.load(ROOT, "LLM/Roberta")["printed"] if "<mask>" in line]
+    assert len(gaps) == 2
+    for line in gaps:
+        assert "Ġthe 0.0" in line and not any(f" 0.{digit}" in line for digit in "123456789")
