@@ -117,7 +117,7 @@ def test_bert_guesses_as_a_bigram_does_and_counts_of_both_sides_win(results):
 def test_pairs_are_told_better_than_by_a_coin(results):
     pairs = results(LAB)["pairs.accuracy"]
     greater(pairs, exactly(0.5))
-    assert pairs["mean"] < 0.7
+    greater(exactly(results(LAB)["pairs.overlap"]), pairs)  # "hardly does even that"
 
 
 @pytest.mark.claim("bert-masking")
@@ -157,11 +157,12 @@ def test_longer_training_helps_where_size_and_text_do_not(results):
 
 
 @pytest.mark.claim("bert-tasks")
-def test_the_pre_trained_bar_is_the_longest_for_quotes_only(results):
+def test_naive_bayes_is_as_good_for_kinds_and_ahead_for_quotes(results):
     tasks = results(LAB)["tasks"]
     right = {task: [tasks[task][start]["accuracy"]["mean"] for start in ("scratch", "pretrained")] for task in TASKS}
     assert max(abs(tasks["kind"]["bayes"] - one) for one in right["kind"]) < 0.1  # "of similar length"
-    assert right["quote"][1] > 2 * right["quote"][0] > 2 * tasks["quote"]["likeliest_piece"]
+    assert right["quote"][1] > 2 * right["quote"][0]
+    assert tasks["quote"]["neighbours"] > right["quote"][1]  # "ahead of both"
 
 
 @pytest.mark.claim("bert-tasks-table")
@@ -170,6 +171,7 @@ def test_pre_training_helps_with_quotes_and_not_for_sure_with_kinds(results):
     greater(quote["pretrained"]["accuracy"], quote["scratch"]["accuracy"])
     assert quote["interval"][0] > 0.1
     assert quote["pretrained"]["accuracy"]["mean"] > 2 * quote["scratch"]["accuracy"]["mean"]
+    greater(exactly(quote["neighbours"]), quote["pretrained"]["accuracy"])  # "counts of neighbouring tokens find more"
     assert kind["interval"][0] > 0
     tie(kind["pretrained"]["accuracy"], kind["scratch"]["accuracy"], within=0.1, paired=True)
     assert kind["pretrained_minus_bayes"][0] < 0 < kind["pretrained_minus_bayes"][1]

@@ -192,6 +192,17 @@ def test_a_batch_without_hidden_words_has_a_loss(model):
     assert F.cross_entropy(torch.zeros(0, 41), torch.zeros(0).long()).isnan()  # what the mean would be
 
 
+@pytest.mark.claim("bert-empty")
+def test_weights_survive_a_loss_that_is_no_number(model):
+    batch, _ = numbers_of("", 5)
+    none = torch.zeros_like(batch["tokens"], dtype=torch.bool)
+    logits = model["words"](model["bert"](**batch)[none])
+    loss = F.cross_entropy(logits, batch["tokens"][none], reduction="sum") / len(logits)
+    assert loss.isnan() and len(logits) == 0
+    loss.backward()
+    assert not any(p.grad is not None and p.grad.isnan().any() for p in model.parameters())
+
+
 # steps
 
 
