@@ -11,7 +11,7 @@ from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
 from theme.page import exercises, late
-from theme.page.code import KINDS, sections
+from theme.page.code import KINDS, marked
 from theme.page.pages import ASIDES, INCLUDE
 from theme.page.source import Source, once_per_version
 
@@ -21,7 +21,7 @@ def titled_fence(source: Source, fence: re.Match) -> str:
     if not KINDS.fullmatch(fence["info"]):
         return fence["mark"] + fence["info"]
     found = INCLUDE.fullmatch(fence["body"].rstrip("\n"))
-    line = sections(source.root)[0][found["path"], found["section"]][0] + 1
+    line = marked(source.root / found["path"])[0][found["section"]][0] + 1
     return f'```python title="{found["path"]}:{found["section"]}:{line}:{fence["info"].partition(" ")[2]}"'
 
 
@@ -36,9 +36,6 @@ def accept_options(language, inputs, options, attrs, md) -> bool:
     return True
 
 
-_blocks: dict[str, str] = {}  # highlighted code
-
-
 def python_fence(source: Source):
     """Formatter of Python fences: the title is a link to the section's first line on the source page."""
 
@@ -46,9 +43,9 @@ def python_fence(source: Source):
         title = options.pop("title", None)
         path, section, line, kind = title.split(":") if title else ("", "", "", "")
         src, hint = exercises.without_hint(src) if kind == "solution" else (src, "")
-        if src not in _blocks:
-            _blocks[src] = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
-        block = _blocks[src]
+        block = section_html(source.root / path, int(line), src) if title else None
+        if block is None:
+            block = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
         start, end = block.index("<code>") + 6, block.index("</code>")
         block = block[:start] + late.place(block[start:end], html.escape(src, quote=False)) + block[end:]
         lines = src.strip("\n").count("\n") + 1
@@ -77,14 +74,29 @@ def page_url(path: str) -> str:
 
 
 @once_per_version
-def source_html(path: Path) -> tuple[str, int]:
-    """A file as highlighted HTML with an anchor for each line, and its number of lines."""
+def highlighted(path: Path) -> tuple[list[str], list[str]]:
+    """The lines of a file, as they are and as highlighted HTML."""
     text = path.read_text(encoding="utf-8")
     try:
         lexer = get_lexer_for_filename(path.name, stripnl=False)
     except ClassNotFound:
         lexer = TextLexer(stripnl=False)
-    body = highlight(text, lexer, _formatter()).rstrip("\n").split("\n")
+    return text.split("\n"), highlight(text, lexer, _formatter()).rstrip("\n").split("\n")
+
+
+def section_html(path: Path, line: int, code: str) -> str | None:
+    """A block of code that stands in a file from a line on, as highlighted there; None if it is other code."""
+    plain, lines = highlighted(path)
+    last = line + code.rstrip("\n").count("\n")
+    if plain[line - 1 : last] != code.rstrip("\n").split("\n"):
+        return None  # a solution without its hint
+    shown = "\n".join(lines[line - 1 : last])
+    return f'<div class="language-python highlight"><pre><span></span><code>{shown}\n</code></pre></div>'
+
+
+def source_html(path: Path) -> tuple[str, int]:
+    """A file as highlighted HTML with an anchor for each line, and its number of lines."""
+    body = highlighted(path)[1]
     lines = "\n".join(
         f'<a id="L{n}" href="#L{n}" class="line" aria-label="Line {n}"></a>{x}' for n, x in enumerate(body, 1)
     )
