@@ -153,7 +153,9 @@ def test_which_steps_help_which_do_not_and_which_cannot_be_told(results):
     tie(lab["ladder.dynamic.nats"], lab["ladder.no_nsp.nats"], within=0.05, paired=True)
     tie(lab["ladder.batch.nats"], lab["ladder.bpe.nats"], within=0.05, paired=True)
     whole, masks = lab["steps.whole.nats.0"], lab["steps.dynamic.nats.0"]
-    assert whole < 0 and 0.75 < masks / whole < 1.25  # "the whole gain in words is that of this step"
+    assert whole < 0 and 0.75 < masks / whole < 1  # "most of the gain in words is that of this step"
+    greater(lab["ladder.dynamic.nats"], lab["ladder.bpe.nats"], paired=True)  # the four that follow, together
+    assert lab["ladder.full.rate"] > lab["ladder.batch.rate"]  # "this step changed the rate too"
     assert lab["ladder.batch.steps"] < lab["ladder.full.steps"] / 3.9 and lab["ladder.bert.epochs"] > 9
 
 
@@ -162,7 +164,7 @@ def test_no_network_does_better_than_counts_of_words(results):
     lab = results("LLM/Roberta")
     for rung in RUNGS:
         assert min(lab[f"ladder.{rung}.nats"]["seeds"]) > lab["ladder.unigram.nats"]
-        assert lab[f"ladder.{rung}.right"]["mean"] < lab["ladder.unigram.right"] + 0.005
+        assert lab[f"ladder.{rung}.right"]["mean"] < lab["ladder.unigram.right"] + 0.001
         assert len(lab[f"ladder.{rung}.right"]["seeds"]) == 5
 
 
