@@ -13,7 +13,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from theme.page import late, listings
-from theme.page.code import aside, sections
+from theme.page.code import aside, marked
 from theme.page.pages import INCLUDE, Page, posts
 from theme.page.source import TOKEN, Source, SourceError, once_per_version
 
@@ -68,13 +68,14 @@ def read(source: Source, fence: re.Match) -> Breakage:
 
 def _places(source: Source, old: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Where the lines stand in the program that the page shows: module and line."""
-    known, _ = sections(source.root)
-    for one in dict.fromkeys((found["path"], found["section"]) for found in INCLUDE.finditer(source.text)):
-        if one in known and not aside(one[0]):
-            code = (source.root / one[0]).read_text(encoding="utf-8").split("\n")
-            for line in range(known[one][0] + 1, known[one][1] - len(old) + 1):
+    for path, section in dict.fromkeys((found["path"], found["section"]) for found in INCLUDE.finditer(source.text)):
+        file = source.root / path
+        known = marked(file)[0] if file.is_file() and not aside(path) else {}
+        if section in known:
+            code, (first, last) = file.read_text(encoding="utf-8").split("\n"), known[section]
+            for line in range(first + 1, last - len(old) + 1):
                 if tuple(code[line - 1 : line - 1 + len(old)]) == old:
-                    yield one[0], line
+                    yield path, line
 
 
 @once_per_version

@@ -101,8 +101,8 @@ def aside(path: str) -> str:
 @once_per_version
 def _imports_of_ours(path: Path) -> list[int]:
     """The lines of a module that import from snippets."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found, text = [], path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)) if re.search(r"\bsnippets\b|\bfrom\s+\.", text) else ():
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [f"{'.' * node.level}{node.module or ''}"] if isinstance(node, ast.ImportFrom) else []
         found += [node.lineno] if any(re.match(r"snippets\b|\.", one) for one in names) else []

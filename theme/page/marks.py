@@ -29,10 +29,10 @@ class Mark:
 @once_per_version
 def _of(path: Path) -> list[tuple[str, str | None, int]]:
     """The uses of pytest.mark in the decorators of a file's tests: kind, first argument if it is a text, line."""
-    found = []
-    for test in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(test, ast.FunctionDef | ast.ClassDef):
-            continue
+    found, text = [], path.read_text(encoding="utf-8")
+    body = ast.parse(text).body if "pytest.mark." in text else []
+    body += [node for one in body if isinstance(one, ast.ClassDef) for node in one.body]
+    for test in (node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)):
         for node in (node for decorator in test.decorator_list for node in ast.walk(decorator)):
             if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("pytest.mark."):
                 ids = [arg.value if isinstance(arg, ast.Constant) else None for arg in node.args] or [None]
