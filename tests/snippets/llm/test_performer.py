@@ -12,6 +12,7 @@ from transformers.models.mamba2.modeling_mamba2 import segment_sum
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_recurrent_gated_delta_rule
 
 from snippets.llm import performer
+from tests.formula import Matrix
 
 LIBRARY = "performer_pytorch.performer_pytorch"
 B, H, T, D, E, M = 2, 3, 45, 6, 5, 14  # M is no multiple of D, D no power of two
@@ -61,10 +62,8 @@ def test_features_are_their_formulas(omega, formula):
     for r in (0, 5, 13):
         names = {r"\omega_r": omega[r].expand(4, D), "x": x, "m": M}
         formula("performer-positive").holds(names | {r"\phi_r(x)": positive[:, r : r + 1]})
-        sine, cosine = waves[:, r : r + 1], waves[:, M + r : M + r + 1]
-        formula("performer-trigonometric").holds(
-            names | {r"\phi_{2r-1}(x)": sine, r"\phi_{2r}(x)": cosine}, relations=2
-        )
+        names |= {r"\phi_{2r-1}(x)": waves[:, r : r + 1], r"\phi_{2r}(x)": waves[:, M + r : M + r + 1]}
+        formula("performer-trigonometric").holds(names, relations=2)
 
 
 DRAWS = 4000
@@ -129,9 +128,11 @@ def test_variance_is_its_closed_form(features, variance, formula):
     torch.manual_seed(0)
     x, y = torch.randn(2, 3, 5, dtype=torch.float64) * 0.3
     name = variance.__name__.removesuffix("_variance")
-    names = {"x": x, "y": y, "m": 7, r"\mathrm{SM}(x, y)": torch.exp((x * y).sum(-1, keepdim=True))}
     closed = variance(x, y, 7)[:, None]
-    formula(f"performer-variance-{name}").holds(names | {r"\operatorname{Var}": closed})
+    names = {"x": x, "y": y, "m": 7, rf"V_{{\text{{{name[:4].removesuffix('i')}}}}}": closed}
+    if name == "positive":
+        names |= {r"\mathrm{SM}(x, y)": torch.exp((x * y).sum(-1, keepdim=True))}
+    formula(f"performer-variance-{name}").holds(names)
     rows = torch.randn(200_000, 5, dtype=torch.float64)
     for i in range(3):
         first, second = (features(one[i], rows) * len(rows) ** 0.5 for one in (x, y))
@@ -202,9 +203,8 @@ def test_stable_features_are_proportional_to_the_plain_ones(omega, features, bat
     # the kernel is that of attention: with many rows the estimate is exp(<q, k> / sqrt(d))
     small_q, small_k = 0.2 * query[0, 0, :4], 0.2 * key[0, 0, :4]
     product = (small_q / D**0.25 * (small_k / D**0.25)).sum(-1, keepdim=True)
-    formula("performer-scale").holds(
-        {"x": small_q / D**0.25, "y": small_k / D**0.25, "q": small_q, "k": small_k, "d": D}
-    )
+    names = {"x": small_q / D**0.25, "y": small_k / D**0.25, "q": small_q, "k": small_k, "d": D}
+    formula("performer-scale").holds(names, relations=3)
     many = performer.PositiveFeatures(torch.randn(200_000, D, dtype=torch.float64))
     ratio = (many.query(small_q) * many.key(small_k)).sum(-1) / many.query(small_q).sum(-1)
     plain = performer.positive_features(small_q / D**0.25, many.omega)
@@ -242,16 +242,10 @@ def test_linear_attention_is_its_equation(features, batch, formula):
     ours = performer.linear_attention(features, query, key, value)[0, 0]
     phi_q, phi_k = features.query(query)[0, 0], features.key(key)[0, 0]
     names = {r"\phi(k_j)": lambda j: phi_k[j], "v_j": lambda j: value[0, 0, j], "j": range(7)}
-    names |= {"S": performer_matrix(phi_k, value[0, 0]), "z": phi_k.sum(0)}
+    names |= {r"S^\top": Matrix(value[0, 0].T @ phi_k), "z": phi_k.sum(0)}
     for i in range(7):
         given = {"o_i": ours[i], r"\phi(q_i)": phi_q[i]} | names
         formula("performer-linear").holds(given, relations=2)
-
-
-def performer_matrix(phi, value):
-    from tests.formula import Matrix
-
-    return Matrix(value.T @ phi)
 
 
 def test_with_many_features_it_is_softmax_attention(batch):
@@ -342,15 +336,11 @@ def test_one_by_one_equals_chunks(features, batch, formula):
         mean, state = performer.step(features, *(x[:, :, t : t + 1] for x in batch), state)
         means.append(mean)
         if t == 7:
-            phi = features.key(key[0, 0, t : t + 1])[0]
-            outer = {
-                r"S_{i-1}": before[0, 0, 3, :E],
-                "S_i": state[0, 0, 3, :E],
-                r"\phi_r(k_i)": phi[3],
-                "v_i": value[0, 0, t],
-            }
-            outer |= {"z_{i-1}": before[0, 0, :, E], "z_i": state[0, 0, :, E], r"\phi(k_i)": phi}
-            formula("performer-recurrent").holds(outer, relations=2)
+            phi = features.key(key[:, :, t : t + 1])[0, 0, 0]
+            names = {"S_{i-1}": Matrix(before[0, 0, :, :E]), "S_i": Matrix(state[0, 0, :, :E])}
+            names |= {r"\phi(k_i)": Matrix(phi[:, None]), r"v_i^\top": Matrix(value[0, 0, t][None])}
+            names |= {"z_{i-1}": Matrix(before[0, 0, :, E:]), "z_i": Matrix(state[0, 0, :, E:])}
+            formula("performer-recurrent").holds(names, relations=2)
     torch.testing.assert_close(torch.cat(means, dim=2), whole, rtol=0, atol=1e-10)
     torch.testing.assert_close(state, last, rtol=0, atol=1e-10)
     assert state.shape == (B, H, M, E + 1)  # as large after 45 positions as after one
@@ -372,9 +362,8 @@ def test_a_later_key_changes_nothing_before_it(batch):
     ours = performer.PerformerAttention(performer.PositiveFeatures(omega))
     before = slice(0, 39)
     assert torch.equal(ours(query, key, value)[:, :, before], ours(query, large, value)[:, :, before])
-    assert (ours(query, key, value) - ours(query, large, value))[
-        :, :, -1
-    ].abs().max() > 1e-3  # the last one does change
+    last = (ours(query, key, value) - ours(query, large, value))[:, :, -1]
+    assert last.abs().max() > 1e-3  # negative control
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = library.FastAttention(D, M, causal=True)
@@ -520,8 +509,6 @@ def test_the_recurrence_is_its_equation(rows, formula):
         return torch.stack(asked)
 
     before, after = state(1), state(2)
-    from tests.formula import Matrix
-
     a, e, w = gate[0, 0, 1], 0.5 * gate[0, 0, 1], write[0, 0, 1]
     names = {"S_t": Matrix(after), "S_{t-1}": Matrix(before), "a_t": a, "e_t": e, "w_t": w}
     names |= {"k_t": Matrix(key[0, 0, 1][:, None]), r"k_t^\top": Matrix(key[0, 0, 1][None])}
@@ -597,3 +584,28 @@ def test_the_delta_rule_replaces_and_diverges_on_long_keys(rows):
     values, ones = value.repeat(1, 1, 20, 1), torch.ones(2, 3, 180).double()
     wild = performer.recurrence(long, long, values, ones, ones, ones)
     assert wild[:, :, -1].abs().max() > 1e6  # beta |k|^2 = 4 > 2
+
+
+@pytest.mark.claim("performer-by-hand")
+def test_the_example_by_hand():
+    """One feature of queries and keys, directions 1 and -1: the numbers of the table on the page."""
+    omega = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    query, key = torch.ones(1, 1, 1, 1).double(), torch.tensor([0.0, 1.0]).double().view(1, 1, 2, 1)
+    value = torch.tensor([10.0, 20.0]).double().view(1, 1, 2, 1)
+    phi_q, phi_k = performer.positive_features(query[0, 0], omega), performer.positive_features(key[0, 0], omega)
+    assert phi_q[0].tolist() == pytest.approx([1.1658, 0.1578], abs=5e-5)
+    assert phi_k[0].tolist() == pytest.approx([0.7071, 0.7071], abs=5e-5)
+    assert phi_k[1].tolist() == pytest.approx([1.1658, 0.1578], abs=5e-5)
+    estimate = (phi_q @ phi_k.T)[0]
+    assert estimate.tolist() == pytest.approx([0.9359, 1.3840], abs=6e-5)
+    assert (estimate / estimate.sum()).tolist() == pytest.approx([0.4034, 0.5966], abs=6e-5)
+    state, total = phi_k.T @ value[0, 0], phi_k.sum(0)
+    assert state[:, 0].tolist() == pytest.approx([30.387, 10.227], abs=6e-4)
+    assert total.tolist() == pytest.approx([1.8729, 0.8649], abs=6e-5)
+    assert (phi_q @ state).item() == pytest.approx(37.040, abs=2e-3)
+    assert (phi_q @ total).item() == pytest.approx(2.3199, abs=1e-4)
+    ours = performer.linear_attention(performer.PositiveFeatures(omega), query, key, value)
+    assert ours.item() == pytest.approx(15.966, abs=1e-3)
+    assert exact(query, key, value).item() == pytest.approx(17.311, abs=1e-3)
+    variance = performer.positive_variance(query[0, 0, 0], key[0, 0, 1], 2).item()
+    assert variance == pytest.approx(198.02, abs=0.01)
