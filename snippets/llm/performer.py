@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 # --8<-- [start:positive]
 def positive_features(x: Tensor, omega: Tensor) -> Tensor:
-    """Features (..., M) of x (..., D), all above 0, by directions omega (M, D) (Lemma 1)."""
-    half = x.square().sum(dim=-1, keepdim=True) / 2  # (..., 1) |x|^2 / 2
-    phi = torch.exp(x @ omega.T - half) / len(omega) ** 0.5  # (..., M)
+    """Features (…, M) of x (…, D), all above 0, by directions omega (M, D) (Lemma 1)."""
+    half = x.square().sum(dim=-1, keepdim=True) / 2  # _ |x|^2 / 2, one number for each x
+    phi = torch.exp(x @ omega.T - half) / len(omega) ** 0.5  # _ M numbers for each x
     return phi
 
 
@@ -29,10 +29,10 @@ def positive_features(x: Tensor, omega: Tensor) -> Tensor:
 
 # --8<-- [start:trigonometric]
 def trigonometric_features(x: Tensor, omega: Tensor) -> Tensor:
-    """Features (..., 2 * M) of x (..., D): sines and cosines, which may be negative (section 2.3)."""
-    angle = x @ omega.T  # (..., M)
-    growth = torch.exp(x.square().sum(dim=-1, keepdim=True) / 2)  # (..., 1)
-    phi = growth * torch.cat([angle.sin(), angle.cos()], dim=-1) / len(omega) ** 0.5  # (..., 2 * M)
+    """Features (…, 2 * M) of x (…, D) by omega (M, D): sines, then cosines; some negative (section 2.3)."""
+    angle = x @ omega.T  # _ M numbers for each x
+    growth = torch.exp(x.square().sum(dim=-1, keepdim=True) / 2)  # _ one number for each x
+    phi = growth * torch.cat([angle.sin(), angle.cos()], dim=-1) / len(omega) ** 0.5  # _ 2 M for each x
     return phi
 
 
@@ -41,17 +41,17 @@ def trigonometric_features(x: Tensor, omega: Tensor) -> Tensor:
 
 # --8<-- [start:variance]
 def positive_variance(x: Tensor, y: Tensor, num_features: int) -> Tensor:
-    """Variance (...) of the estimate of exp(x y) by positive features, x and y (..., D) (Lemma 2)."""
-    kernel, length = torch.exp((x * y).sum(dim=-1)), (x + y).square().sum(dim=-1)  # (...), (...)
-    variance = kernel**2 * (torch.exp(length) - 1) / num_features  # (...)
+    """Variance of the estimate of exp(x y) by positive features, for each x and y (…, D) (Lemma 2)."""
+    kernel, length = torch.exp((x * y).sum(dim=-1)), (x + y).square().sum(dim=-1)  # _, _
+    variance = kernel**2 * (torch.exp(length) - 1) / num_features  # _ one number for each pair
     return variance
 
 
 def trigonometric_variance(x: Tensor, y: Tensor, num_features: int) -> Tensor:
     """The same for sines and cosines of num_features independent directions."""
-    lengths = x.square().sum(dim=-1) + y.square().sum(dim=-1)  # (...)
-    apart = (x - y).square().sum(dim=-1)  # (...)
-    variance = torch.exp(lengths) * (1 - torch.exp(-apart)) ** 2 / (2 * num_features)  # (...)
+    lengths = x.square().sum(dim=-1) + y.square().sum(dim=-1)  # _ |x|^2 + |y|^2
+    apart = (x - y).square().sum(dim=-1)  # _ |x - y|^2
+    variance = torch.exp(lengths) * (1 - torch.exp(-apart)) ** 2 / (2 * num_features)  # _
     return variance
 
 
@@ -79,11 +79,11 @@ def orthogonal_rows(num_features: int, dim: int, generator: torch.Generator) -> 
 
 # --8<-- [start:features]
 class PositiveFeatures(nn.Module):
-    """Positive features of queries and keys, up to factors that cancel in attention."""
+    """Positive features of queries and keys by omega (M, D), up to factors that cancel in attention."""
 
     def __init__(self, omega: Tensor):
         super().__init__()
-        self.register_buffer("omega", omega)  # (M, D)
+        self.register_buffer("omega", omega)
         bound = omega.square().sum(dim=1).max() / 2  # () no exponent of a key is larger
         self.register_buffer(
             "shift", (bound - 40).clamp(min=0)
@@ -118,7 +118,7 @@ class KernelFeatures(nn.Module):
 
     def __init__(self, omega: Tensor, function: Callable[[Tensor], Tensor], floor: float = 1e-3):
         super().__init__()
-        self.register_buffer("omega", omega)  # (M, D)
+        self.register_buffer("omega", omega)
         self.function, self.floor = function, floor
 
     def query(self, x: Tensor) -> Tensor:
@@ -251,10 +251,10 @@ def recurrence(query, key, value, decay: Tensor, erase: Tensor, write: Tensor) -
     state, answers = key.new_zeros(*key.shape[:2], key.shape[-1], value.shape[-1]), []  # (B, H, M, E), _
     for t in range(key.shape[2]):
         k = key[:, :, t, :, None]  # (B, H, M, 1)
-        fade, forget, take = (x[:, :, t, None, None] for x in (decay, erase, write))
-        state = fade * state  # (B, H, M, E)
+        gates = [x[:, :, t, None, None] for x in (decay, erase, write)]  # each (B, H, 1, 1)
+        state = gates[0] * state  # (B, H, M, E) what stays
         held = k.transpose(-1, -2) @ state  # (B, H, 1, E) what the state answers to this key
-        state = state + k @ (take * value[:, :, t : t + 1] - forget * held)  # (B, H, M, E)
+        state = state + k @ (gates[2] * value[:, :, t : t + 1] - gates[1] * held)  # (B, H, M, E)
         answers.append(query[:, :, t : t + 1] @ state)
     answer = torch.cat(answers, dim=2)  # (B, H, T, E)
     return answer
@@ -265,7 +265,7 @@ def recurrence(query, key, value, decay: Tensor, erase: Tensor, write: Tensor) -
 
 # --8<-- [start:later]
 def linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Linear attention on features (B, H, T, M), not yet divided."""
+    """Linear attention, not yet divided: query, key (B, H, T, M), value (B, H, T, E)."""
     one = torch.ones_like(key[..., 0])  # (B, H, T)
     return recurrence(query, key, value, decay=one, erase=0 * one, write=one)
 
@@ -281,7 +281,7 @@ def retnet(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> Tensor:
 
 
 def mamba2(query: Tensor, key: Tensor, value: Tensor, rate: Tensor, time: Tensor) -> Tensor:
-    """State-space duality (Dao and Gu 2024, 2405.21060): their C, B, x; rate -A (H,), time (B, H, T)."""
+    """State-space duality (Dao and Gu 2024, 2405.21060): their C, B, x; rate (H,) is -A."""
     return recurrence(query, key, value, torch.exp(-rate[:, None] * time), erase=0 * time, write=time)
 
 

@@ -166,12 +166,14 @@ def main() -> None:
         guess = positive_features(x, omega) @ positive_features(y, omega).T  # (200, 200)
         errors.append(((guess - kernel).norm() / kernel.norm()).item())
         print(f"{count:4d} features: the kernel is off by {errors[-1]:.1%}")
-    query, key, value = torch.randn(3, 1, 2, 300, 16, generator=generator)  # (1, 2, 300, 16) three times
+    query, key, value = torch.randn(3, 1, 2, 300, 16, generator=generator)  # _, _, _ each (1, 2, 300, 16)
     attention = PerformerAttention(PositiveFeatures(orthogonal_rows(40, 16, generator)))
-    whole, state = causal_attention(attention.features, query, key, value, attention.empty(value))
-    state, one_by_one = attention.empty(value), []  # (1, 2, 40, 17), _
+    empty = attention.empty(value)  # (1, 2, 40, 17)
+    whole, _ = causal_attention(attention.features, query, key, value, empty)  # (1, 2, 300, 16), _
+    state, one_by_one = empty, []  # (1, 2, 40, 17), _
     for t in range(300):
-        mean, state = step(attention.features, *(x[:, :, t : t + 1] for x in (query, key, value)), state)
+        now = (x[:, :, t : t + 1] for x in (query, key, value))
+        mean, state = step(attention.features, *now, state)  # (1, 2, 1, 16), (1, 2, 40, 17)
         one_by_one.append(mean)
     apart = (torch.cat(one_by_one, dim=2) - whole).abs().max()  # ()
     print(f"in chunks and one by one agree: {bool(apart < 1e-4)}")
