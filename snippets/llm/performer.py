@@ -2,7 +2,7 @@
 recurrent forms, and the recurrence of which later models (RetNet, Mamba-2, DeltaNet) are special cases.
 
 Shapes: B batch, H heads, T queries, S keys, D features of a query, E of a value, M random features,
-C positions of a chunk, K blocks of orthogonal rows.
+K blocks of orthogonal rows.
 Means are divided by the sum of their weights, so that a factor that all keys of a query share cancels.
 """
 
@@ -180,15 +180,15 @@ def causal_attention(features, query: Tensor, key: Tensor, value: Tensor, state:
     """Each query looks at keys up to its own place: within a chunk by a mask, beyond it by the state.
 
     Args: query, key (B, H, T, D), value (B, H, T, E), state (B, H, M, E + 1) of what came before.
-    Returns means (B, H, T, E) and the new state.
+    Returns means (B, H, T, E), and (B, H, M, E + 1), the state after them.
     """
     if query.shape != key.shape or chunk < 1:
         given = f"{tuple(query.shape)}, {tuple(key.shape)} and {chunk}"
         raise ValueError(f"as many queries as keys and a chunk of at least 1 are expected, given {given}")
     ones, mixed = with_ones(value, key).to(state), []  # (B, H, T, E + 1), _
     for q, k, v in zip(*(x.split(chunk, dim=2) for x in (query, key, ones)), strict=True):
-        q, k = features.query(q), features.key(k)  # (B, H, C, M), (B, H, C, M)
-        weight = (q @ k.transpose(-1, -2)).tril_()  # (B, H, C, C) 0 for keys to come
+        q, k = features.query(q), features.key(k)  # (B, H, _, M), (B, H, _, M)
+        weight = (q @ k.transpose(-1, -2)).tril_()  # (B, H, _, _) 0 for keys to come
         mixed.append(weight @ v + q @ state)
         state = state + k.transpose(-1, -2) @ v  # (B, H, M, E + 1)
     return divided(torch.cat(mixed, dim=2), value), state
@@ -201,7 +201,7 @@ def causal_attention(features, query: Tensor, key: Tensor, value: Tensor, state:
 def step(features, query: Tensor, key: Tensor, value: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One position: query, key (B, H, 1, D), value (B, H, 1, E). The cost is the same at each position.
 
-    Returns the mean (B, H, 1, E) and the new state (B, H, M, E + 1).
+    Returns the mean (B, H, 1, E), and (B, H, M, E + 1), the state after it.
     """
     state = state + features.key(key).transpose(-1, -2) @ with_ones(value, key).to(state)  # (B, H, M, E + 1)
     mixed = features.query(query) @ state  # (B, H, 1, E + 1)
