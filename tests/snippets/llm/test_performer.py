@@ -66,45 +66,56 @@ def test_features_are_their_formulas(omega, formula):
         formula("performer-trigonometric").holds(names, relations=2)
 
 
-DRAWS = 4000
+DRAWS = 8000
 
 
-def estimates(x, y, features=performer.positive_features, rows=None, draws=DRAWS):
-    """Estimates of exp(x y), one for each draw of directions."""
-    rows = rows or (lambda seed: drawn(seed, 14, len(x)))
-    return torch.stack([(features(x, w) * features(y, w)).sum() for w in map(rows, range(draws))])
+def rows_of(draw, num_features=14):
+    """Directions (DRAWS, num_features, 6); draw(count) makes that many rows, in independent blocks of 6."""
+    blocks = -(-num_features // 6)
+    return draw(DRAWS * 6 * blocks).view(DRAWS, 6 * blocks, 6)[:, :num_features]
 
 
-def off(x, y, **kwargs):
-    """How many standard errors the mean of the estimates is off."""
-    found = estimates(x, y, **kwargs)
+def estimates(x, y, rows, features=performer.positive_features):
+    """Estimates (draws,) of exp(x y), one for each draw of rows (draws, m, d)."""
+    flat = rows.flatten(0, 1)
+    terms = features(x, flat) * features(y, flat) * len(flat)
+    return terms.unflatten(-1, (-1, len(flat))).sum(dim=0).view(rows.shape[:2]).mean(dim=1)
+
+
+def off(x, y, rows, features=performer.positive_features):
+    """By how many standard errors the mean of the estimates is off."""
+    found = estimates(x, y, rows, features)
     return ((found.mean() - torch.exp((x * y).sum())) / (found.std() / len(found) ** 0.5)).abs().item()
 
 
-def library_rows(seed):
-    torch.manual_seed(seed)
-    return library.gaussian_orthogonal_random_matrix(14, 6).double()
+def library_rows(count):
+    torch.manual_seed(0)
+    parts = [library.gaussian_orthogonal_random_matrix(1800, 6).double() for _ in range(-(-count // 1800))]
+    return torch.cat(parts)[:count]
 
 
 ONES = torch.full((6,), 0.35, dtype=torch.float64)
 
 
 def test_the_estimate_is_unbiased_for_any_number_of_rows():
-    """6 is no power of two, 14 no multiple of 6; along the ones and against them."""
+    """6 is no power of two, 14 no multiple of 6; along the ones and against them, and with another vector."""
     other = torch.linspace(-0.5, 0.7, 6).double()
+    rows = rows_of(lambda count: drawn(0, count))
     for sign in (1, -1):
-        assert off(sign * ONES, sign * ONES) < 3
-        assert off(sign * ONES, other) < 3
-        assert off(sign * ONES, other, features=performer.trigonometric_features) < 3
+        assert off(sign * ONES, sign * ONES, rows) < 3
+        assert off(sign * ONES, other, rows) < 3
+        assert off(sign * ONES, other, rows, performer.trigonometric_features) < 3
+    few = torch.stack([drawn(seed, 14) for seed in range(400)])  # 14 rows at a time
+    assert off(ONES, ONES, few) < 3 and off(-ONES, -ONES, few) < 3
 
 
 @pytest.mark.claim("performer-biased-qr")
 def test_the_librarys_rows_are_biased():
     """Without the signs of R: on one side of the origin the estimate is too large, on the other too small."""
-    along = estimates(ONES, ONES, rows=library_rows)
-    against = estimates(-ONES, -ONES, rows=library_rows)
+    rows = rows_of(library_rows)
+    along, against = estimates(ONES, ONES, rows), estimates(-ONES, -ONES, rows)
     right = math.exp(6 * 0.35**2)
-    assert min(off(s * ONES, s * ONES, rows=library_rows) for s in (1, -1)) > 3
+    assert min(off(ONES, ONES, rows), off(-ONES, -ONES, rows)) > 3
     assert (along.mean() - right) * (against.mean() - right) < 0  # one too large, one too small
     assert abs(along.mean() - right) > 0.1 * right
 
@@ -161,25 +172,22 @@ def test_rows_are_orthogonal_and_of_normal_length():
         product = block @ block.T
         assert (product - product.diag().diag()).abs().max() < 1e-5
     assert (omega[:6] @ omega[6:12].T).abs().max() > 0.1  # blocks are independent
-    lengths = torch.stack([drawn(seed).square().sum(1) for seed in range(400)])
-    assert lengths.mean().item() == pytest.approx(6, abs=0.2)  # chi squared of 6: mean 6, variance 12
-    assert lengths.var().item() == pytest.approx(12, rel=0.15)
-    first = torch.stack([drawn(seed)[0] for seed in range(2000)])
-    assert (first.mean(0) / (first.std(0) / 2000**0.5)).abs().max() < 4  # no direction more often than its opposite
-    theirs = torch.stack([library_rows(seed)[0] for seed in range(2000)])
-    assert (theirs.mean(0) / (theirs.std(0) / 2000**0.5)).abs().max() > 10  # negative control: the library's
+    many = rows_of(lambda count: drawn(0, count))
+    lengths = many.square().sum(-1)
+    assert lengths.mean().item() == pytest.approx(6, abs=0.1)  # chi squared of 6: mean 6, variance 12
+    assert lengths.var().item() == pytest.approx(12, rel=0.05)
+    first, theirs = many[:, 0], rows_of(library_rows)[:, 0]
+    assert (first.mean(0) / (first.std(0) / DRAWS**0.5)).abs().max() < 4  # no direction more often than its opposite
+    assert (theirs.mean(0) / (theirs.std(0) / DRAWS**0.5)).abs().max() > 10  # negative control: the library's
 
 
 @pytest.mark.claim("performer-orthogonal-exact")
 def test_orthogonal_rows_have_less_variance_than_independent_ones():
     """Over 8,000 draws of six rows in six dimensions; Theorem 2 of the paper promises a tenth here."""
 
-    def independent(seed):
-        return torch.randn(6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-    short = ONES / 2
-    orthogonal = estimates(short, short, rows=lambda seed: drawn(seed, 6, 6), draws=8000).var()
-    plain = estimates(short, short, rows=independent, draws=8000).var()
+    short, rows = ONES / 2, rows_of(lambda count: drawn(0, count), 6)
+    orthogonal = estimates(short, short, rows).var()
+    plain = estimates(short, short, torch.randn(DRAWS, 6, 6, dtype=torch.float64)).var()
     assert orthogonal < 0.95 * plain
     torch.testing.assert_close(plain, performer.positive_variance(short, short, 6), rtol=0.1, atol=0)
 
