@@ -1,7 +1,6 @@
 """Exercises of the Performer post, solved, with what checks an answer.
 
-Shapes: B batch, H heads, T queries, S keys, D features of a query, E of a value, M random features,
-C positions of a chunk.
+Shapes: B batch, H heads, T queries, S keys, D features of a query, E of a value, M random features.
 """
 
 from collections.abc import Callable
@@ -126,13 +125,13 @@ def check_3(answer: Callable) -> None:
 
 # --8<-- [start:given-4]
 def hasty_chunks(query: Tensor, key: Tensor, value: Tensor, chunk: int) -> Tensor:
-    """Causal attention on features (B, H, T, M) in chunks. One line has a fault."""
+    """Causal attention in chunks, on features query, key (B, H, T, M). One line has a fault."""
     sums, total, means = 0.0, 0.0, []
     for q, k, v in zip(*(x.split(chunk, dim=2) for x in (query, key, value)), strict=True):
         sums = sums + k.transpose(-1, -2) @ v  # (B, H, M, E)
         total = total + k.sum(dim=2)  # (B, H, M)
-        weight = (q @ k.transpose(-1, -2)).tril()  # (B, H, C, C)
-        mixed = weight @ v + q @ sums  # (B, H, C, E)
+        weight = (q @ k.transpose(-1, -2)).tril()  # (B, H, _, _)
+        mixed = weight @ v + q @ sums  # (B, H, _, E)
         means.append(mixed / (weight.sum(-1, keepdim=True) + q @ total[..., None]))
     return torch.cat(means, dim=2)
 
@@ -151,10 +150,10 @@ def careful_chunks(query: Tensor, key: Tensor, value: Tensor, chunk: int) -> Ten
     """
     sums, total, means = 0.0, 0.0, []
     for q, k, v in zip(*(x.split(chunk, dim=2) for x in (query, key, value)), strict=True):
-        weight = (q @ k.transpose(-1, -2)).tril()  # (B, H, C, C)
-        mixed, norm = weight @ v, weight.sum(-1, keepdim=True)  # (B, H, C, E), (B, H, C, 1)
+        weight = (q @ k.transpose(-1, -2)).tril()  # (B, H, _, _)
+        mixed, norm = weight @ v, weight.sum(-1, keepdim=True)  # (B, H, _, E), (B, H, _, 1)
         if means:  # what came before this chunk
-            mixed, norm = mixed + q @ sums, norm + q @ total[..., None]  # (B, H, C, E), (B, H, C, 1)
+            mixed, norm = mixed + q @ sums, norm + q @ total[..., None]  # (B, H, _, E), (B, H, _, 1)
         means.append(mixed / norm)
         sums = sums + k.transpose(-1, -2) @ v  # (B, H, M, E) only now: its own chunk is in `weight`
         total = total + k.sum(dim=2)  # (B, H, M)
@@ -172,8 +171,9 @@ def check_4(answer: Callable) -> None:
     weight = (query @ key.transpose(-1, -2)).tril()
     for chunk in (1, 4, 10):
         own = torch.arange(10) // chunk
-        twice = weight + (query @ key.transpose(-1, -2)) * (own[:, None] >= own)
-        block = (query @ key.transpose(-1, -2)) * (own[:, None] > own)
+        product = query @ key.transpose(-1, -2)
+        block = product * (own[:, None] > own)
+        twice = weight - block + product * (own[:, None] >= own)
         slips = {
             "keys of a query's own chunk count twice, or before their time": twice
             / twice.sum(-1, keepdim=True)
