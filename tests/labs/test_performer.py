@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.labs.spread import greater
+from tests.labs.spread import greater, tie
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -34,8 +34,8 @@ def test_errors_fall_with_the_number_of_features(results):
     for kind in KINDS:
         assert rises(means([error[kind][f"m_{m}"] for m in reversed(SIZES)])), kind
         assert len(error[kind]["m_64"]["seeds"]) == 10
-    for m in SIZES:  # "orthogonal lowest, independent close above, sines and cosines higher"
-        assert rises(means([error[kind][f"m_{m}"] for kind in KINDS])), m
+    for m in SIZES:  # "sines and cosines lowest, positive above them, of independent directions highest"
+        assert rises(means([error[kind][f"m_{m}"] for kind in ("trigonometric", "orthogonal", "independent")])), m
 
 
 @pytest.mark.claim("performer-error")
@@ -45,7 +45,16 @@ def test_the_slope_is_a_half_and_the_kinds_rank(results):
         assert abs(lab["slope"][kind]["mean"] + 0.5) <= 0.05, kind
     for m in SIZES:
         greater(lab["error.independent"][f"m_{m}"], lab["error.orthogonal"][f"m_{m}"], paired=True)
-        greater(lab["error.trigonometric"][f"m_{m}"], lab["error.orthogonal"][f"m_{m}"], paired=True)
+        greater(lab["error.orthogonal"][f"m_{m}"], lab["error.trigonometric"][f"m_{m}"], paired=True)
+
+
+@pytest.mark.claim("performer-uniform")
+def test_equal_weights_are_nearly_as_good(results):
+    error = results("LLM/Performer")["error"]
+    for m in SIZES[:2]:
+        greater(error["orthogonal"][f"m_{m}"], error["uniform"], paired=True)
+    for m in SIZES[2:]:
+        greater(error["uniform"], error["orthogonal"][f"m_{m}"], paired=True)
 
 
 @pytest.mark.claim("performer-norm-figure")
@@ -54,7 +63,11 @@ def test_errors_rise_with_the_length(results):
     for kind in [*KINDS, "uniform"]:
         assert rises(means([norm[kind][s] for s in SCALES])), kind
     for kind in ("orthogonal", "independent"):
-        assert norm[kind]["s_5"]["mean"] < 1 < norm[kind]["s_7"]["mean"]  # "between 0.5 and 0.7 they pass 1"
+        assert norm[kind]["s_5"]["mean"] < 1 < norm[kind]["s_7"]["mean"]
+        for s in SCALES[:3]:  # "best for short vectors"
+            greater(norm[kind][s], norm["trigonometric"][s], paired=True)
+        assert norm["trigonometric"]["s_10"]["mean"] > 10 * norm[kind]["s_10"]["mean"]  # "useless for long ones"
+    assert norm["uniform"]["s_10"]["mean"] < 1
 
 
 @pytest.mark.claim("performer-limit")
@@ -105,8 +118,8 @@ def test_memory_is_linear_and_less_than_the_librarys(results):
 def test_a_step_costs_the_same_at_any_length(results):
     lab = results("LLM/Performer")
     ours, cached = lab["timings.decode.ours"], lab["timings.decode.cached"]
-    assert max(ours) < 1.5 * min(ours)
-    assert cached[-1] > 10 * cached[0] and cached[-1] > 3 * ours[-1]
+    assert 1.5 * min(ours) < max(ours) < 2.2 * min(ours)  # "by a factor of two"
+    assert cached[-1] > 100 * cached[0] and cached[-1] > 3 * ours[-1]
     assert lab["state_numbers"] == 8 * 256 * 65 and lab["cache_numbers"][3] == 2 * 8 * 64 * 65536
 
 
@@ -142,3 +155,33 @@ def test_only_the_library_leaks(results):
 def test_without_a_mask_the_error_is_larger(results):
     faults = results("LLM/Performer")["faults"]
     greater(faults["unmasked"], faults["right"], paired=True)
+
+
+@pytest.mark.claim("performer-training-figure")
+def test_the_curves_end_together(results):
+    loss = results("LLM/Performer")["loss"]
+    for task in ("text", "pixels"):
+        tie(loss[task]["exact"], loss[task]["performer"], within=0.05)
+        assert max(one["mean"] for one in loss[task].values()) < 3  # they fell from log 256 and log 18
+
+
+@pytest.mark.claim("performer-training")
+def test_the_two_tie_by_steps_and_exact_attention_is_ahead_in_time(results):
+    lab = results("LLM/Performer")
+    for task in ("text", "pixels"):
+        tie(lab["loss"][task]["exact"], lab["loss"][task]["performer"], within=0.02, paired=True)
+        assert lab["rate"][task]["exact"] == lab["rate"][task]["performer"]
+        assert lab["timings.step"][task]["performer"] > 1.1 * lab["timings.step"][task]["exact"]
+    assert 256 < lab["timings.causal.ahead_from"]
+
+
+@pytest.mark.claim("performer-replaced")
+def test_replacing_costs_and_training_on_repairs_most_of_it(results):
+    lab = results("LLM/Performer")
+    exact, replaced, tuned = lab["loss.text.exact"], lab["replaced"], lab["tuned"]
+    greater(replaced["m_128"], replaced["m_512"], paired=True)
+    greater(replaced["m_512"], exact, paired=True)
+    greater(replaced["m_128"], tuned["performer"], paired=True)
+    greater(tuned["performer"], tuned["exact"], paired=True)
+    damage, left = replaced["m_128"]["mean"] - exact["mean"], tuned["performer"]["mean"] - tuned["exact"]["mean"]
+    assert left < 0.5 * damage
