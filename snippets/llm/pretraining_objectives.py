@@ -1,8 +1,8 @@
-"""Pairs of input and target from plain text, by five objectives (Raffel et al. 2019, arXiv 1910.10683, section 3.3;
+"""Inputs and targets from plain text by five objectives (Raffel et al. 2019, arXiv 1910.10683, section 3.3;
 Tay et al. 2022, arXiv 2205.05131), and trainings that cost the same.
 
-Shapes: B windows or pairs of a batch, T tokens of a window, I tokens of an input, O tokens of a target, N tokens of a
-text.
+Shapes: B windows or pairs of a batch, T tokens of a window, I tokens of an input, O tokens of a target, N
+tokens of a text.
 Tokens are bytes, as in ByT5 (Xue et al. 2021, arXiv 2105.13626).
 """
 
@@ -55,7 +55,7 @@ def span_corruption(
 
 
 def bert_style(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """15 % of all tokens, each by itself: 90 % of them masked, 10 % made another byte. The target is the whole window.
+    """15 % of the tokens, each by itself: 90 % of them masked, 10 % made any byte. The target is the window.
 
     Windows (B, T) to inputs (B, T + 1) and targets (B, T + 1).
     """
@@ -90,9 +90,9 @@ REGULAR, EXTREME = [(0.15, 3), (0.15, 8)], [(0.5, 3), (0.5, 8), (0.15, 32), (0.5
 
 
 def ul2(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A mixture in the manner of UL2: a batch of windows (B, T) is made by one of three modes, named by a token.
+    """A mixture in the manner of UL2: one of three modes for each batch of windows (B, T), named by a token.
 
-    [R] is regular span corruption, [X] hides long spans or half of the window, [S] is a prefix and what follows.
+    [R] is regular span corruption, [X] hides long spans or half of the window, [S] all behind a prefix.
     """
     mode = ["[R]", "[S]", "[X]"][int(rng.integers(3))]
     if mode == "[S]":
@@ -111,7 +111,7 @@ def ul2(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 def multiplications(config: Config, source: int, target: int) -> int:
     """Multiplications of a forward pass over an input of `source` and a target of `target` tokens.
 
-    Norms, softmax and sums are left out. The decoder's scores are counted in full, though half of them are hidden.
+    Norms, softmax and sums are left out. All scores of the decoder count, though half of them are hidden.
     """
     inner = config.num_heads * config.head_width
     projection = config.width * inner
@@ -128,14 +128,14 @@ def multiplications(config: Config, source: int, target: int) -> int:
 
 # --8<-- [start:fit]
 def rate_factor(share: float) -> float:
-    """What the rate is multiplied by once a share of the budget is spent: up to 1 in a tenth, then down to 0."""
+    """What the rate is multiplied by after a share of the budget: up to 1 in a tenth, then down to 0."""
     return min(10 * share, (1 - share) / 0.9)
 
 
 def fit(
     model: T5, batch: Callable[[], tuple[Tensor, Tensor, Tensor]], budget: float, rate: float
 ) -> list[tuple[float, float]]:
-    """Train until so many multiplications of forward passes are spent. Returns what was spent, and the loss, by step.
+    """Train until so many multiplications of forward passes are spent. Returns those and the loss, by step.
 
     batch() gives inputs, which of them are real, and targets with IGNORED for padding.
     """

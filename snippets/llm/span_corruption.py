@@ -1,7 +1,7 @@
-"""Span corruption, the pre-training task of T5 (Raffel et al. 2019, arXiv 1910.10683, sections 3.1.4 and 3.3.4).
+"""Span corruption, the pre-training task of T5 (Raffel et al. 2019, arXiv 1910.10683, sections 3.1.4, 3.3.4).
 
-Shapes: B windows of a batch, T tokens of a window, S spans, G gaps between tokens, I tokens of an input, O tokens of a
-target (with the end of both). A window is a piece of text, cut to a fixed number of tokens.
+Shapes: B windows of a batch, T tokens of a window, S spans, I tokens of an input, O tokens of a target, both
+with their end. A window is a piece of text, cut to a fixed number of tokens.
 """
 
 # --8<-- [start:imports]
@@ -19,7 +19,7 @@ from torch import Tensor
 
 # --8<-- [start:counts]
 def counts(length: int, density: float, mean_span: float) -> tuple[int, int]:
-    """How many of a window's tokens are hidden, and in how many spans. Halves are rounded to the even neighbour.
+    """How many of a window's tokens are hidden, and in how many spans. Halves go to the even neighbour.
 
     At least one token is hidden and one stays, and spans have text before each of them.
     """
@@ -123,7 +123,7 @@ def corrupt(tokens: Sequence, mask: Sequence[bool], sentinels: Sequence) -> tupl
 
 # --8<-- [start:rebuild]
 def rebuild(source: Sequence, target: Sequence, sentinels: Sequence) -> list:
-    """The text that `corrupt` took apart: each sentinel of the input is replaced by what follows it in the target."""
+    """The text that `corrupt` took apart: what follows a sentinel in the target goes back to its place."""
     known, spans, span = set(sentinels), {}, None
     for token in target:
         if token in known:
@@ -165,13 +165,13 @@ def span_length_chances(hidden: int, spans: int) -> list[float]:
 def segment_rows(draws: np.ndarray, parts: int) -> Tensor:
     """`segment` for all rows of draws, one for each gap: lengths (B, parts).
 
-    It finds the largest draw that is cut without sorting. (Two equal draws of 53 bits there would raise an error.)
+    It finds the largest draw that is cut without sorting. (Two equal draws there would raise an error.)
     """
     rows, gaps = draws.shape
     ends = np.ones((rows, gaps + 1), dtype=bool)  # the last token ends a piece
     limit = np.partition(draws, parts - 2, axis=1)[:, parts - 2, None] if parts > 1 else -1.0
     np.less_equal(draws, limit, out=ends[:, :-1])
-    place = torch.from_numpy(np.flatnonzero(ends)).view(rows, parts) + 1  # (B, parts) counted through all rows
+    place = torch.from_numpy(np.flatnonzero(ends)).view(rows, parts) + 1  # (B, parts) through all rows
     first = torch.arange(rows)[:, None] * (gaps + 1)  # (B, 1)
     return place.diff(dim=1, prepend=first)
 
@@ -198,7 +198,7 @@ def corrupt_batch(
     span = segment_rows(draws[:, : hidden - 1], spans)  # (B, S)
     text = segment_rows(draws[:, hidden - 1 :], spans)  # (B, S)
     ids = torch.tensor(sentinels[:spans], dtype=tokens.dtype)  # (S,)
-    begin = (text + span).flatten().cumsum(dim=0).view(rows, spans) - span  # (B, S) the first token that is hidden
+    begin = (text + span).flatten().cumsum(dim=0).view(rows, spans) - span  # (B, S) where spans begin
     source = spread(tokens, begin - text, text + 1)  # (_,) each text, and one more token, for the sentinel
     place = (text + 1).flatten().cumsum(dim=0).view(rows, spans) - 1  # (B, S) of that token
     source[place] = ids
@@ -210,7 +210,7 @@ def corrupt_batch(
 
 
 def spread(tokens: Tensor, begin: Tensor, size: Tensor) -> Tensor:
-    """The runs of tokens (B, T) that begin at begin (B, S), counted through all rows, one behind another (_,)."""
+    """The runs of tokens (B, T) from begin (B, S), counted through all rows, each of size (B, S): (_,)."""
     size = size.flatten()  # (_,)
     shift = begin.flatten() - size.cumsum(dim=0) + size  # (_,) how far each run moves
     at = torch.from_numpy(np.repeat(shift.numpy(), size.numpy()))  # (_,)
@@ -223,7 +223,7 @@ def spread(tokens: Tensor, begin: Tensor, size: Tensor) -> Tensor:
 
 # --8<-- [start:pack]
 def pack(documents: Iterable[Sequence[int]], length: int) -> tuple[list[list[int]], list[int]]:
-    """Full windows of `length` tokens from documents that are set one behind another, and the tokens left over."""
+    """Full windows of `length` tokens, from documents set one behind another, and the tokens left over."""
     if length < 2:
         raise ValueError(f"a window of at least 2 tokens is expected, given {length}")
     joined = [token for document in documents for token in document]
