@@ -1,0 +1,195 @@
+"""Several tasks in one model, each named by a prefix (Raffel et al. 2019, arXiv 1910.10683, section 2.4).
+
+Shapes: B texts of a batch, S tokens of a source, T tokens of a target.
+"""
+
+# --8<-- [start:imports]
+import random
+import zlib
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor, nn
+from tqdm import trange
+
+# --8<-- [end:imports]
+from snippets.data.scenes import HELD_OUT, PLACES, RADIUS, SEEN, Shape
+from snippets.llm.t5 import T5, Config, collate, cross_maps, loss
+from snippets.llm.t5_decoding import beam_search, greedy
+
+# --8<-- [start:text]
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 -:?,."
+PAD, END = 0, 1  # the other tokens are characters
+
+
+def to_ids(text: str) -> list[int]:
+    """The tokens of a text, one for each character, and the end. Raises ValueError for an unknown character."""
+    unknown = sorted(set(text) - set(CHARACTERS))
+    if unknown:
+        raise ValueError(f"characters of {CHARACTERS!r} are expected, given {unknown[0]!r} in {text!r}")
+    return [CHARACTERS.index(character) + 2 for character in text] + [END]
+
+
+def to_text(ids: list[int]) -> str:
+    """The text of tokens, up to the first end."""
+    ids = ids[: ids.index(END)] if END in ids else ids
+    return "".join(CHARACTERS[i - 2] for i in ids if i != PAD)
+
+
+# --8<-- [end:text]
+
+
+# --8<-- [start:numbers]
+ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen""".split()
+TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
+MONTHS = """january february march april may june july august september october november december""".split()
+
+
+def spell(n: int) -> str:
+    """A number from 0 to 9,999 in words: 342 is three hundred and forty-two."""
+    if not 0 <= n <= 9999:
+        raise ValueError(f"a number from 0 to 9999 is expected, given {n}")
+    if n < 20:
+        return ONES[n]
+    if n < 100:
+        return TENS[n // 10] + (f"-{ONES[n % 10]}" if n % 10 else "")
+    size, name = (1000, "thousand") if n >= 1000 else (100, "hundred")
+    rest = n % size
+    joint = " and " if 0 < rest < 100 else " "
+    return f"{ONES[n // size]} {name}" + (joint + spell(rest) if rest else "")
+
+
+# --8<-- [end:numbers]
+
+
+# --8<-- [start:tasks]
+def number_to_digits(rng: random.Random) -> tuple[str, str, str]:
+    n = rng.randrange(10000)
+    return str(n), f"digits: {spell(n)}", str(n)
+
+
+def digits_to_number(rng: random.Random) -> tuple[str, str, str]:
+    n = rng.randrange(10000)
+    return str(n), f"words: {n}", spell(n)
+
+
+def draw_date(rng: random.Random) -> tuple[str, str, str]:
+    """A day as 7 march 1987, as march 7, 1987 and as 1987-03-07."""
+    day, month, year = rng.randint(1, 28), rng.randrange(12), rng.randint(1900, 2099)
+    name = MONTHS[month]
+    return f"{day} {name} {year}", f"{name} {day}, {year}", f"{year}-{month + 1:02}-{day:02}"
+
+
+def date_to_iso(rng: random.Random) -> tuple[str, str, str]:
+    one, other, iso = draw_date(rng)
+    return iso, f"iso: {rng.choice([one, other])}", iso
+
+
+def iso_to_date(rng: random.Random) -> tuple[str, str, str]:
+    one, _, iso = draw_date(rng)
+    return iso, f"date: {iso}", one
+
+
+def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 10)) -> tuple[str, str, str]:
+    word = "".join(rng.choice(CHARACTERS[:26]) for _ in range(rng.randint(*lengths)))
+    return word, f"reverse: {word}", word[::-1]
+
+
+def ask(rng: random.Random, held_out: bool = False) -> tuple[str, str, str]:
+    """A question about the caption of a scene of one or two shapes; held_out: about a pair never trained on."""
+    count = rng.randint(1, 2)
+    pairs = [rng.choice(SEEN) for _ in range(count)]
+    if held_out:
+        pairs[0] = rng.choice(HELD_OUT)
+    while count == 2 and pairs[0][1] == pairs[1][1]:  # so that a kind names one shape
+        pairs[1] = rng.choice(SEEN)
+    places = rng.sample(list(PLACES), count)
+    shapes = [
+        Shape(kind, colour, rng.choice(list(RADIUS)), place, PLACES[place])
+        for (colour, kind), place in zip(pairs, places, strict=True)
+    ]
+    about = shapes[0]
+    if count == 2 and rng.random() < 0.5:
+        shapes.reverse()
+    caption = " and ".join(shape.phrase for shape in shapes)
+    question, answer = rng.choice(
+        [
+            (f"what colour is the {about.kind}?", about.colour),
+            (f"how large is the {about.kind}?", about.size),
+            (f"where is the {about.kind}?", about.place),
+            (f"what is at the {about.place}?", f"{about.colour} {about.kind}"),
+        ]
+    )
+    return caption, f"{question} {caption}", answer
+
+
+TASKS = {
+    "digits": number_to_digits,
+    "words": digits_to_number,
+    "iso": date_to_iso,
+    "date": iso_to_date,
+    "reverse": reverse,
+    "question": ask,
+}
+
+
+def is_held_out(key: str) -> bool:
+    """Whether an example is kept from training: a tenth of all numbers, days, words and captions."""
+    return zlib.crc32(key.encode()) % 10 == 0
+
+
+def draw(task: Callable, count: int, rng: random.Random, held_out: bool = False) -> list[tuple[str, str]]:
+    """Sources and targets of a task, of training or held out."""
+    rows = []
+    while len(rows) < count:
+        key, source, target = task(rng)
+        if is_held_out(key) == held_out:
+            rows.append((source, target))
+    return rows
+
+
+# --8<-- [end:tasks]
+
+
+# --8<-- [start:train]
+def batch_of(rows: list[tuple[str, str]], config: Config) -> dict[str, Tensor]:
+    """Rows of source and target as tensors."""
+    return collate([to_ids(source) for source, _ in rows], [to_ids(target) for _, target in rows], config)
+
+
+def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
+    """The share of the peak rate at a step, counted from 0: it rises for warm_up steps, then falls in a line."""
+    return (
+        (step + 1) / warm_up
+        if step < warm_up
+        else (num_steps - step) / max(num_steps - warm_up, 1)
+    )
+
+
+def train(
+    model: T5, tasks: list[Callable], num_steps: int, seed: int, rate: float = 3e-3, per_task: int = 12
+) -> list[float]:
+    """Train on new examples of all tasks at each step, and return the loss of each step."""
+    rng = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    losses = []
+    model.train()
+    for step in trange(num_steps, desc="train", mininterval=5):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * rate_factor(step, num_steps, num_steps // 20 + 1)
+        optimizer.zero_grad()
+        total = 0.0
+        for task in tasks:  # each task by itself, so that short ones are not padded to the longest
+            cost = loss(model, **batch_of(draw(task, per_task, rng), model.config)) / len(tasks)  # ()
+            cost.backward()
+            total += cost.item()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(total)
+    model.eval()
+    return losses
+
+
+# --8<-- [end:train]
