@@ -33,7 +33,7 @@ class Cache:
 
 
 def begin(model: T5, source: Tensor, real: Tensor | None, beams: int, room: int) -> tuple:
-    """What stays while texts are written: a cache for each layer, the bias of distances, which keys are real."""
+    """What stays while texts are written: caches, the bias of distances, which keys are real."""
     if not 1 <= beams <= model.config.vocabulary // 2 or room < 1:
         most = model.config.vocabulary // 2
         raise ValueError(f"from 1 to {most} beams and room for a token are expected, given {beams}, {room}")

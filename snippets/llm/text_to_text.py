@@ -175,26 +175,25 @@ def batch_of(rows: list[tuple[str, str]], config: Config) -> dict[str, Tensor]:
 
 def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
     """The share of the peak rate at a step, counted from 0: it rises for warm_up steps, then falls."""
-    return (step + 1) / warm_up if step < warm_up else (num_steps - step) / max(num_steps - warm_up, 1)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return (num_steps - step) / (num_steps - warm_up)
 
 
 def train(
-    model: T5, tasks: list[Callable], num_steps: int, seed: int, rate: float = 3e-3, per_task: int = 12
+    model: T5, tasks: list[Callable], num_steps: int, rate: float, warm_up: int, rows: int, rng: random.Random
 ) -> list[float]:
-    """Train on new examples of all tasks at each step, and return the loss of each step."""
-    rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
-    )
+    """Train on new rows of each task at each step, and return the loss of each step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     losses = []
     model.train()
     for step in trange(num_steps, desc="train", mininterval=5):
         for group in optimizer.param_groups:
-            group["lr"] = rate * rate_factor(step, num_steps, num_steps // 20 + 1)
+            group["lr"] = rate * rate_factor(step, num_steps, warm_up)
         optimizer.zero_grad()
         total = 0.0
-        for task in tasks:  # each task by itself, so that short ones are not padded to the longest
-            cost = loss(model, **batch_of(draw(task, per_task, rng), model.config)) / len(tasks)  # ()
+        for task in tasks:  # each by itself, so that short rows are not padded to the longest of all tasks
+            cost = loss(model, **batch_of(draw(task, rows, rng), model.config)) / len(tasks)  # ()
             cost.backward()
             total += cost.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

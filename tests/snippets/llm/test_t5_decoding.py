@@ -138,10 +138,8 @@ def test_some_rows_end_before_others(ours, batch):
 @pytest.mark.claim("encdec-generate")
 @pytest.mark.parametrize("kind", KINDS)
 def test_beams_equal_transformers(kind, ours, batch, agrees):
-    settings = itertools.product((1, 2, 4), (0.0, 0.6, 1.0, 2.0, -1.0), (True, False, "never"))
+    settings = [*itertools.product((4,), (0.0, 1.0, 2.0), (True, False, "never")), (2, -1.0, "never"), (3, 0.6, False)]
     for beams, penalty, stopping in settings:
-        if beams == 1:  # the library would not search
-            continue
         options = {"num_beams": beams, "length_penalty": penalty, "early_stopping": stopping}
         expected, scores = generated(THEIRS[kind], batch, **options, num_return_sequences=beams)
         given = {"early": stopping is True, "patient": stopping == "never"}
@@ -162,8 +160,8 @@ def test_the_settings_of_beams_matter(ours, batch):
     usual = found()
     assert found(beams=2) != usual and found(length_penalty=0.0) != usual and found(length_penalty=2.0) != usual
     assert found(early=True) != usual
-    many = torch.randint(2, 41, (60, 5), generator=torch.Generator().manual_seed(0))
-    given = {"source": many, "real": None, "room": ROOM, "length_penalty": 2.0}
+    many = torch.randint(2, 41, (200, 5), generator=torch.Generator().manual_seed(0))
+    given = {"source": many, "real": None, "room": ROOM, "length_penalty": 2.0, "beams": 2}
     found = [beam_search(ours["v1.1"], **given, patient=patient) for patient in (False, True)]
     assert [row[0][0] for row in found[0]] != [row[0][0] for row in found[1]]
 
