@@ -5,45 +5,22 @@ Shapes: B texts of a batch, S tokens of a source, T tokens of a target.
 
 # --8<-- [start:imports]
 import random
+import re
 import zlib
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 from tqdm import trange
 
 # --8<-- [end:imports]
-from snippets.data.scenes import HELD_OUT, PLACES, RADIUS, SEEN, Shape
-from snippets.llm.t5 import T5, Config, collate, cross_maps, loss
-from snippets.llm.t5_decoding import beam_search, greedy
-
-# --8<-- [start:text]
-CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 -:?,."
-PAD, END = 0, 1  # the other tokens are characters
-
-
-def to_ids(text: str) -> list[int]:
-    """The tokens of a text, one for each character, and the end. Raises ValueError for an unknown character."""
-    unknown = sorted(set(text) - set(CHARACTERS))
-    if unknown:
-        raise ValueError(f"characters of {CHARACTERS!r} are expected, given {unknown[0]!r} in {text!r}")
-    return [CHARACTERS.index(character) + 2 for character in text] + [END]
-
-
-def to_text(ids: list[int]) -> str:
-    """The text of tokens, up to the first end."""
-    ids = ids[: ids.index(END)] if END in ids else ids
-    return "".join(CHARACTERS[i - 2] for i in ids if i != PAD)
-
-
-# --8<-- [end:text]
-
+from snippets.data.scenes import HELD_OUT, PLACES, RADIUS, SEEN, VOCABULARY, Shape
+from snippets.llm.t5 import T5, Config, collate, loss
 
 # --8<-- [start:numbers]
-ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split()
-TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen""".split()
+TENS = "ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 MONTHS = """january february march april may june july august september october november december""".split()
 
 
@@ -54,7 +31,7 @@ def spell(n: int) -> str:
     if n < 20:
         return ONES[n]
     if n < 100:
-        return TENS[n // 10] + (f"-{ONES[n % 10]}" if n % 10 else "")
+        return TENS[n // 10 - 1] + (f"-{ONES[n % 10]}" if n % 10 else "")
     size, name = (1000, "thousand") if n >= 1000 else (100, "hundred")
     rest = n % size
     joint = " and " if 0 < rest < 100 else " "
@@ -62,6 +39,43 @@ def spell(n: int) -> str:
 
 
 # --8<-- [end:numbers]
+
+
+# --8<-- [start:text]
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 -:?,."
+WORDS = [*ONES, *TENS, *"hundred thousand digits words iso date reverse what how where is".split(), *MONTHS]
+WORDS += sorted({word for word in VOCABULARY if len(word) > 1}) + ["colour", "large"]
+PIECES = [
+    "<pad>",
+    "<end>",
+    *CHARACTERS,
+    *dict.fromkeys(form for word in WORDS for form in (word, f" {word}")),
+]
+IDS = {piece: i for i, piece in enumerate(PIECES)}
+PAD, END = 0, 1
+
+
+def to_ids(text: str) -> list[int]:
+    """The tokens of a text: its known words, with the space before them, else characters; then the end.
+
+    Raises ValueError for an unknown character.
+    """
+    unknown = sorted(set(text) - set(CHARACTERS))
+    if unknown:
+        raise ValueError(f"characters of {CHARACTERS!r} are expected, given {unknown[0]!r} in {text!r}")
+    ids = []
+    for part in re.findall(r" ?[a-z]+|.", text):
+        ids += [IDS[part]] if part in IDS else [IDS[character] for character in part]
+    return ids + [END]
+
+
+def to_text(ids: list[int]) -> str:
+    """The text of tokens, up to the first end."""
+    ids = ids[: ids.index(END)] if END in ids else ids
+    return "".join(PIECES[i] for i in ids if i != PAD)
+
+
+# --8<-- [end:text]
 
 
 # --8<-- [start:tasks]
@@ -93,12 +107,12 @@ def iso_to_date(rng: random.Random) -> tuple[str, str, str]:
 
 
 def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 10)) -> tuple[str, str, str]:
-    word = "".join(rng.choice(CHARACTERS[:26]) for _ in range(rng.randint(*lengths)))
+    word = "".join(rng.sample(CHARACTERS[:26], rng.randint(*lengths)))
     return word, f"reverse: {word}", word[::-1]
 
 
 def ask(rng: random.Random, held_out: bool = False) -> tuple[str, str, str]:
-    """A question about the caption of a scene of one or two shapes; held_out: about a pair never trained on."""
+    """A question about the caption of a scene of one or two shapes; held_out: of a pair never trained on."""
     count = rng.randint(1, 2)
     pairs = [rng.choice(SEEN) for _ in range(count)]
     if held_out:
@@ -160,29 +174,26 @@ def batch_of(rows: list[tuple[str, str]], config: Config) -> dict[str, Tensor]:
 
 
 def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
-    """The share of the peak rate at a step, counted from 0: it rises for warm_up steps, then falls in a line."""
-    return (
-        (step + 1) / warm_up
-        if step < warm_up
-        else (num_steps - step) / max(num_steps - warm_up, 1)
-    )
+    """The share of the peak rate at a step, counted from 0: it rises for warm_up steps, then falls."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return (num_steps - step) / (num_steps - warm_up)
 
 
 def train(
-    model: T5, tasks: list[Callable], num_steps: int, seed: int, rate: float = 3e-3, per_task: int = 12
+    model: T5, tasks: list[Callable], num_steps: int, rate: float, warm_up: int, rows: int, rng: random.Random
 ) -> list[float]:
-    """Train on new examples of all tasks at each step, and return the loss of each step."""
-    rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    """Train on new rows of each task at each step, and return the loss of each step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     losses = []
     model.train()
     for step in trange(num_steps, desc="train", mininterval=5):
         for group in optimizer.param_groups:
-            group["lr"] = rate * rate_factor(step, num_steps, num_steps // 20 + 1)
+            group["lr"] = rate * rate_factor(step, num_steps, warm_up)
         optimizer.zero_grad()
         total = 0.0
-        for task in tasks:  # each task by itself, so that short ones are not padded to the longest
-            cost = loss(model, **batch_of(draw(task, per_task, rng), model.config)) / len(tasks)  # ()
+        for task in tasks:  # each by itself, so that short rows are not padded to the longest of all tasks
+            cost = loss(model, **batch_of(draw(task, rows, rng), model.config)) / len(tasks)  # ()
             cost.backward()
             total += cost.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
