@@ -77,7 +77,7 @@ def prefix_lm(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]
 
 
 def deshuffle(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The tokens of each window (B, T) in any order; the target is the right one. Both are (B, T + 1)."""
+    """The tokens (B, T) in any order; the target has the right one: (B, T + 1) and (B, T + 1)."""
     order = torch.from_numpy(rng.random(tokens.shape)).argsort(dim=1)  # (B, T)
     return with_end(tokens.gather(1, order)), with_end(tokens)
 
@@ -90,9 +90,9 @@ REGULAR, EXTREME = [(0.15, 3), (0.15, 8)], [(0.5, 3), (0.5, 8), (0.15, 32), (0.5
 
 
 def ul2(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A mixture in the manner of UL2: one of three modes for each batch of windows (B, T), named by a token.
+    """A mixture in the manner of UL2: one of three modes for each batch, named by a token before the input.
 
-    [R] is regular span corruption, [X] hides long spans or half of the window, [S] all behind a prefix.
+    tokens (B, T) are windows. [R] is regular span corruption, [X] hides long spans or half of the window, [S] all behind a prefix.
     """
     mode = ["[R]", "[S]", "[X]"][int(rng.integers(3))]
     if mode == "[S]":
@@ -147,7 +147,7 @@ def fit(
     model.train()
     with tqdm(total=budget, desc="train", mininterval=5, unit_scale=True) as bar:
         while spent < budget:
-            source, real, target = batch()  # (B, I), (B, I), (B, O)
+            source, real, target = batch()  # (B, _), (B, _), (B, _)
             cost = len(source) * multiplications(model.config, source.shape[1], target.shape[1])
             for group in optimizer.param_groups:
                 group["lr"] = rate * rate_factor(min(1.0, (spent + cost / 2) / budget))
