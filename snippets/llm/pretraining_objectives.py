@@ -92,7 +92,8 @@ REGULAR, EXTREME = [(0.15, 3), (0.15, 8)], [(0.5, 3), (0.5, 8), (0.15, 32), (0.5
 def ul2(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A mixture in the manner of UL2: one of three modes for each batch, named by a token before the input.
 
-    tokens (B, T) are windows. [R] is regular span corruption, [X] hides long spans or half of the window, [S] all behind a prefix.
+    tokens (B, T) are windows. [R] is regular span corruption, [X] hides long spans or half of the window, [S]
+    all behind a prefix.
     """
     mode = ["[R]", "[S]", "[X]"][int(rng.integers(3))]
     if mode == "[S]":

@@ -144,8 +144,9 @@ def test_gains_do_not_decay_and_matrices_do():
     model = perturbed(T5(SMALL))
     model.decoder.norm.gain.data[:], model.head.weight.data[:] = 1.0, 0.0  # no gradient reaches the network then
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    batch = page.batches(TEXT, 24, 2, page.prefix_lm, np.random.default_rng(0))
-    page.fit(model, lambda: batch(), 1, 0.1)
+    batch = page.batches(TEXT, 24, 2, page.span_corruption, np.random.default_rng(0))
+    source, _, target = batch()
+    page.fit(model, batch, 2 * page.multiplications(SMALL, source.shape[1], target.shape[1]), 0.1)  # one step
     for name, p in model.named_parameters():
         if name.endswith("gain"):
             assert p.equal(before[name]), name
