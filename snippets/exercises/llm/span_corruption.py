@@ -129,19 +129,13 @@ def check_1(answer: Callable) -> None:
 def check_2(answer: Callable) -> None:
     """Masks that end with a span, and one that ends with text."""
     words = "a b c d e f g".split()
-    for mask, last in (
-        ([0, 1, 1, 0, 0, 1, 1], "<2>"),
-        ([0, 0, 0, 0, 0, 0, 1], "<1>"),
-        ([0, 1, 0, 1, 0, 1, 0], "<3>"),
-    ):
-        target = corrupt(words, [bool(m) for m in mask], MARKS)[1]
+    for mask, last in (("0110011", "<2>"), ("0000001", "<1>"), ("0101010", "<3>")):
+        target = corrupt(words, [place == "1" for place in mask], MARKS)[1]
         given = answer(list(target), MARKS)
         assert given != target or target[-1] == last, "the target does not end with a sentinel"
         assert given.count(last) < 2, "a target that ends with a sentinel already is closed"
         assert given[-1] == last, f"{given} should end with {last}, the first sentinel that is not used yet"
-        assert [t for t in given if t != last] == [t for t in target if t != last], (
-            "the rest of the target changed"
-        )
+        assert given[: len(target)] == target, "the rest of the target changed"
 
 
 def check_3(answer: Callable) -> None:
