@@ -22,7 +22,9 @@ from snippets.llm.span_corruption import corrupt_batch, rebuild, sentinel_ids
 from snippets.llm.t5 import T5, Config, loss
 
 # --8<-- [start:tokens]
-PAD, END, BYTES = 0, 1, 3  # 2 is T5's unknown token, which bytes never need
+PAD = 0
+END = 1
+BYTES = 3  # the first byte's id; 2 is T5's unknown token, which bytes never need
 VOCABULARY = 384  # 3 + 256 bytes + 125 others, as in ByT5
 SENTINELS = sentinel_ids(VOCABULARY, 122)
 MODES = {"[R]": 259, "[S]": 260, "[X]": 261}  # the three that are left, for UL2
@@ -86,7 +88,8 @@ def deshuffle(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]
 
 
 # --8<-- [start:ul2]
-REGULAR, EXTREME = [(0.15, 3), (0.15, 8)], [(0.5, 3), (0.5, 8), (0.15, 32), (0.5, 32)]  # density, mean span
+REGULAR = [(0.15, 3), (0.15, 8)]  # density, mean span
+EXTREME = [(0.5, 3), (0.5, 8), (0.15, 32), (0.5, 32)]
 
 
 def ul2(tokens: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
