@@ -1,0 +1,55 @@
+"""The lab of span corruption bears out what the post says of it."""
+
+import inspect
+
+import pytest
+
+from snippets.llm import pretraining_objectives, span_corruption
+from snippets.llm.span_corruption import lengths, span_length_chances
+
+LAB = "LLM/SpanCorruption"
+
+
+@pytest.mark.claim("span-examples")
+def test_the_figure_shows_what_the_functions_ask_for(results):
+    """Only span corruption's target leaves out what stands in the input; at half hidden, both are equally long."""
+    cost = results(LAB)["cost"]
+    assert cost["full_target"] == 65 and cost["span_target"] == lengths(64, 0.15, 3)[1] == 14
+    assert lengths(24, 0.5, 3)[0] == lengths(24, 0.5, 3)[1]
+
+
+@pytest.mark.claim("span-places")
+def test_the_first_place_is_never_hidden_and_the_last_always(results):
+    lab = results(LAB)
+    hidden = lab["places.hidden"]
+    assert len(hidden) == 568 and hidden[0] == 0 and hidden[-1] == 1
+    middle = hidden[50:500]
+    assert abs(sum(middle) / len(middle) - 0.15) < 0.01 and max(middle) < 0.25
+    assert sum(hidden[-8:-1]) / 7 > 0.3  # "rising near the end"
+    assert sum(hidden) == pytest.approx(lab["spans.hidden"], abs=1e-6)
+    drawn, exact = lab["spans.drawn"], lab["spans.exact"]
+    assert exact[:5] == pytest.approx(span_length_chances(85, 28)[:5])
+    assert all(abs(a - b) < 0.01 for a, b in zip(drawn, exact, strict=True))
+    assert all(a > b for a, b in zip(exact[:12], exact[1:12], strict=False)) and abs(drawn[0] - 1 / 3) < 0.03
+    assert lab["spans.p_value"] > 1e-3
+
+
+@pytest.mark.claim("span-speed")
+def test_batches_are_twenty_times_as_fast_and_linear(results):
+    speed = results(LAB)["timings.speed"]
+    assert speed["plain"]["ratio"] >= 20  # the bar, with the same generator
+    assert speed["plain"]["ratio"] > speed["plain_python"]["ratio"] > 5
+    assert speed["plain"]["nanoseconds"] > speed["plain_python"]["nanoseconds"]
+    assert 0.8 < speed["exponent"] < 1.1
+    assert [speed["tokens"][0], speed["tokens"][-1]] == [12496, 1000248]
+    for function in (span_corruption.corrupt_batch, span_corruption.segment_rows, span_corruption.spread):
+        assert " for token in" not in inspect.getsource(function) and "while" not in inspect.getsource(function)
+
+
+@pytest.mark.claim("span-cost-ratio")
+def test_a_whole_target_costs_twice_as_much(results):
+    cost = results(LAB)["cost"]
+    small = pretraining_objectives.SMALL
+    assert cost["full"] == pretraining_objectives.multiplications(small, 65, 65)
+    assert cost["span"] == pretraining_objectives.multiplications(small, *lengths(64, 0.15, 3))
+    assert cost["ratio"] == pytest.approx(cost["full"] / cost["span"]) and 1.9 < cost["ratio"] < 2.2
