@@ -213,7 +213,7 @@ def write(model: T5, source: Tensor, most: int) -> list[list[int]]:
 
 
 # --8<-- [start:main]
-BUDGET = 1.2e11
+BUDGET = 8e10
 SMALL = Config(VOCABULARY, 64, 16, 128, 2, 2, 4, dropout=0.0, gated=True, tied=False, scaled=False)
 
 
@@ -223,18 +223,18 @@ def main() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = T5(SMALL)
-    history = fit(model, batches(text(), 128, 16, span_corruption, rng), BUDGET, 5e-3)
+    history = fit(model, batches(text(), 64, 8, span_corruption, rng), BUDGET, 5e-3)
     print(f"{len(history)} steps, loss from {history[0][1]:.2f} to {history[-1][1]:.2f} nats")
     held_out = text(held_out=True)  # (_,)
-    batch = batches(held_out, 128, 3, span_corruption, rng)
+    batch = batches(held_out, 64, 3, span_corruption, rng)
     source, _, target = batch()  # (B, I), _, (B, O)
-    for read, right, row in zip(source.tolist(), target.tolist(), write(model, source, 40), strict=True):
+    for read, right, row in zip(source.tolist(), target.tolist(), write(model, source, 20), strict=True):
         print("read    ", repr(decode(read)))
         print("right   ", repr(decode(right)))
         print("written ", repr(decode(row)))
         print("rebuilt ", repr(decode(rebuild(read[:-1], right[:-1], SENTINELS))))
-    means = [np.mean([value for _, value in history[at : at + 20]]) for at in range(0, len(history), 20)]
-    plt.plot(range(0, len(history), 20), means)
+    means = [np.mean([value for _, value in history[at : at + 25]]) for at in range(0, len(history), 25)]
+    plt.plot(range(0, len(history), 25), means)
     plt.xlabel("step")
     plt.ylabel("loss, nats a token of the target")
     plt.savefig("loss.png")

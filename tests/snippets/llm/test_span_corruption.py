@@ -70,7 +70,7 @@ def t5_helper(room, density, mean_span):
 @pytest.mark.equation("span-window", of=page.window_length)
 def test_windows_are_near_their_estimate(formula):
     """Equal to it where nothing is rounded, within three tokens elsewhere."""
-    for density, mean_span, rooms in ((0.15, 3, (19, 181, 541)), (0.5, 3, (9, 81, 401)), (0.25, 5, (9, 81, 401))):
+    for density, mean_span, rooms in ((0.15, 3, (19, 181, 541)), (0.5, 3, (9, 81, 401)), (0.25, 5, (17, 161, 401))):
         n = torch.tensor([page.window_length(room, density, mean_span) for room in rooms], dtype=torch.float64)
         names = {"n": n, "I": torch.tensor(rooms, dtype=torch.float64), r"\rho": density, r"\mu": mean_span}
         formula("span-window").holds(names)
