@@ -5,6 +5,7 @@ with their end. A window is a piece of text, cut to a fixed number of tokens.
 """
 
 # --8<-- [start:imports]
+import itertools
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -68,7 +69,7 @@ def segment(total: int, parts: int, rng: random.Random) -> list[int]:
     draws = [rng.random() for _ in range(total - 1)]
     cuts = sorted(range(total - 1), key=draws.__getitem__)[: parts - 1]
     ends = [cut + 1 for cut in sorted(cuts)] + [total]
-    return [end - start for start, end in zip([0, *ends], ends)]  # noqa: B905 the last end starts nothing
+    return [end - start for start, end in itertools.pairwise([0, *ends])]
 
 
 def noise_mask(length: int, density: float, mean_span: float, rng: random.Random) -> list[bool]:
@@ -102,7 +103,7 @@ def corrupt(tokens: Sequence, mask: Sequence[bool], sentinels: Sequence) -> tupl
         raise ValueError(f"a mask for each token is expected, given {len(mask)} for {len(tokens)}")
     if taken := set(tokens) & set(sentinels):
         raise ValueError(f"a text without sentinels is expected, given {min(taken)} in it")
-    starts = [hidden and not before for hidden, before in zip(mask, [False, *mask])]  # noqa: B905
+    starts = [hidden and not (place and mask[place - 1]) for place, hidden in enumerate(mask)]
     needed = sum(starts) + (len(mask) > 0 and not mask[-1])
     if needed > len(sentinels):
         raise ValueError(f"{needed} sentinels are expected, given {len(sentinels)}: there are too many spans")
