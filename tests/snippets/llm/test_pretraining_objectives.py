@@ -40,9 +40,9 @@ def test_span_corruption_rebuilds_every_window():
 
 
 def test_bert_style_hides_fifteen_per_cent_nine_tenths_of_them_by_the_mask():
-    tokens = windows(300, 101)
+    tokens = windows(200, 101)
     source, target = page.bert_style(tokens, np.random.default_rng(RNG))
-    assert source.shape == target.shape == (300, 102)
+    assert source.shape == target.shape == (200, 102)
     assert target[:, :-1].equal(tokens) and target[:, -1].eq(1).all() and source[:, -1].eq(1).all()
     masked = source[:, :-1] == page.SENTINELS[0]
     changed = (source[:, :-1] != tokens) & ~masked
