@@ -35,7 +35,16 @@ def spans_of(mask):
 
 @pytest.mark.equation("span-counts", of=page.counts)
 def test_counts_are_their_formula(formula):
-    cases = [(568, 0.15, 3), (350, 0.15, 3), (2, 0.4, 3), (3, 0.1, 1), (40, 0.9, 1), (9, 0.97, 2), (500, 0.15, 7.5)]
+    cases = [
+        (568, 0.15, 3),
+        (350, 0.15, 3),
+        (2, 0.4, 3),
+        (3, 0.1, 1),
+        (40, 0.9, 1),
+        (9, 0.97, 2),
+        (500, 0.15, 7.5),
+        (38, 0.15, 3),
+    ]
     n, rho, mu = (torch.tensor(column, dtype=torch.float64) for column in zip(*cases, strict=True))
     found = torch.tensor([page.counts(*case) for case in cases], dtype=torch.float64)
     names = {"n": n, r"\rho": rho, r"\mu": mu, "N": found[:, 0], "S": found[:, 1]}
