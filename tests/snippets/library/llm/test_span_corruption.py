@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
 
 from snippets.library.llm.span_corruption import corrupt_by_names, loss_by_transformers
@@ -43,3 +44,12 @@ def test_the_loss_is_transformers_and_counts_sentinels_and_the_end(tmp_path, agr
     without = loss(ours, *given[:2], target.masked_fill((target >= 53) | (target == 1), -100)).item()
     assert abs(without - wanted) > 1e-3  # negative control: sentinels and the end are part of the loss
     assert wanted != pytest.approx(loss(ours, *given[:2], target.roll(1, dims=1)).item(), abs=1e-3)
+
+
+@pytest.mark.claim("span-no-collator")
+def test_transformers_has_no_collator_that_corrupts_spans():
+    """Collators by name; the flag of whole words belongs to the one for masked language models."""
+    collators = [name for name in dir(transformers) if name.startswith("DataCollator")]
+    assert len(collators) > 5 and not [name for name in collators if "Span" in name or "T5" in name]
+    made = transformers.DataCollatorForLanguageModeling(TOKENIZER, mlm=False)
+    assert not [name for name in vars(made) if "span" in name or "density" in name]
