@@ -1,0 +1,187 @@
+"""The Performer lab reaches the bars that its issue set, and bears out what the post says of it."""
+
+import pytest
+
+from tests.labs.spread import greater, tie
+from theme.page.pages import ROOT
+from theme.page.results import load
+
+SIZES = [64, 128, 256, 512, 1024, 2048]
+SCALES = ["s_1", "s_2", "s_3", "s_5", "s_7", "s_10"]
+KINDS = ["orthogonal", "independent", "trigonometric"]
+
+
+def rises(values: list) -> bool:
+    return all(less < more for less, more in zip(values, values[1:], strict=False))
+
+
+def means(spreads: list) -> list:
+    return [one["mean"] for one in spreads]
+
+
+def constant(value: float, like: dict) -> dict:
+    return {"mean": value, "sd": 0.0, "seeds": [value] * len(like["seeds"])}
+
+
+def test_the_lab_took_less_than_45_minutes_on_the_cpu():
+    run = load(ROOT, "LLM/Performer")
+    assert run["device"] == "cpu" and run["seconds"] < 45 * 60
+
+
+@pytest.mark.claim("performer-error-figure")
+def test_errors_fall_with_the_number_of_features(results):
+    error = results("LLM/Performer")["error"]
+    for kind in KINDS:
+        assert rises(means([error[kind][f"m_{m}"] for m in reversed(SIZES)])), kind
+        assert len(error[kind]["m_64"]["seeds"]) == 10
+    for m in SIZES:  # "sines and cosines lowest, positive above them, of independent directions highest"
+        assert rises(means([error[kind][f"m_{m}"] for kind in ("trigonometric", "orthogonal", "independent")])), m
+
+
+@pytest.mark.claim("performer-error")
+def test_the_slope_is_a_half_and_the_kinds_rank(results):
+    lab = results("LLM/Performer")
+    for kind in ("orthogonal", "independent"):
+        assert abs(lab["slope"][kind]["mean"] + 0.5) <= 0.05, kind
+    for m in SIZES:
+        greater(lab["error.independent"][f"m_{m}"], lab["error.orthogonal"][f"m_{m}"], paired=True)
+        greater(lab["error.orthogonal"][f"m_{m}"], lab["error.trigonometric"][f"m_{m}"], paired=True)
+
+
+@pytest.mark.claim("performer-uniform")
+def test_equal_weights_are_nearly_as_good(results):
+    error = results("LLM/Performer")["error"]
+    for m in SIZES[:2]:
+        greater(error["orthogonal"][f"m_{m}"], error["uniform"], paired=True)
+    for m in SIZES[2:]:
+        greater(error["uniform"], error["orthogonal"][f"m_{m}"], paired=True)
+
+
+@pytest.mark.claim("performer-norm-figure")
+def test_errors_rise_with_the_length(results):
+    norm = results("LLM/Performer")["norm"]
+    for kind in [*KINDS, "uniform"]:
+        assert rises(means([norm[kind][s] for s in SCALES])), kind
+    for kind in ("orthogonal", "independent"):
+        assert norm[kind]["s_5"]["mean"] < 1 < norm[kind]["s_7"]["mean"]
+        for s in SCALES[:3]:  # "best for short vectors"
+            greater(norm[kind][s], norm["trigonometric"][s], paired=True)
+        assert norm["trigonometric"]["s_10"]["mean"] > 10 * norm[kind]["s_10"]["mean"]  # "useless for long ones"
+    assert norm["uniform"]["s_10"]["mean"] < 1
+
+
+@pytest.mark.claim("performer-limit")
+def test_at_unit_variance_equal_weights_are_better(results):
+    lab = results("LLM/Performer")
+    uniform = lab["norm.uniform.s_10"]
+    for m in (256, 512, 1024, 4096):
+        greater(lab["limit"][f"m_{m}"], uniform, paired=True)
+        greater(lab["limit"][f"m_{m}"], constant(1.0, uniform))
+
+
+@pytest.mark.claim("performer-matrices")
+def test_the_estimate_comes_near_with_small_queries_only(results):
+    """The upper row of the figure has 0.5, the lower one 1."""
+    lab = results("LLM/Performer")
+    greater(constant(0.6, lab["norm.orthogonal.s_5"]), lab["norm.orthogonal.s_5"])
+    greater(lab["norm.orthogonal.s_10"], constant(1.0, lab["norm.orthogonal.s_10"]))
+
+
+@pytest.mark.claim("performer-speed-figure")
+def test_the_lines_cross_and_the_librarys_is_far_above(results):
+    timings = results("LLM/Performer")["timings"]
+    for name in ("causal", "whole"):
+        assert timings[name]["times_sdpa"][0] < 1 < timings[name]["times_sdpa"][-1]
+        assert len(timings[name]["naive"]) == 6  # "up to 8,192 positions"
+    assert min(timings["causal"]["times_library"]) > 3
+
+
+@pytest.mark.claim("performer-speed")
+def test_speed_reaches_its_bars(results):
+    timings = results("LLM/Performer")["timings"]
+    assert 0.8 < timings["causal"]["exponent"] <= 1.1 and 0.8 < timings["whole"]["exponent"] <= 1.1
+    assert timings["causal"]["sdpa_exponent"] > 1.6 and timings["whole"]["sdpa_exponent"] > 1.6
+    assert 512 <= timings["causal"]["ahead_from"] <= 2048 and timings["whole"]["ahead_from"] <= 2048
+    assert all(ratio > 1 for ratio in timings["causal"]["times_sdpa"][3:])  # ahead of SDPA from 2,048
+    assert timings["causal"]["times_library"][5] >= 5
+    assert timings["whole"]["times_library"][5] >= 1.5
+
+
+@pytest.mark.claim("performer-memory")
+def test_memory_is_linear_and_less_than_the_librarys(results):
+    memory = results("LLM/Performer")["timings.memory"]
+    assert 0.8 < memory["exponent"] <= 1.05
+    assert memory["library"][5] > 3 * memory["ours"][5]
+
+
+@pytest.mark.claim("performer-decode")
+def test_a_step_costs_the_same_at_any_length(results):
+    lab = results("LLM/Performer")
+    ours, cached = lab["timings.decode.ours"], lab["timings.decode.cached"]
+    assert 1.5 * min(ours) < max(ours) < 2.2 * min(ours)  # "by a factor of two"
+    assert cached[-1] > 100 * cached[0] and cached[-1] > 3 * ours[-1]
+    assert lab["state_numbers"] == 8 * 256 * 65 and lab["cache_numbers"][3] == 2 * 8 * 64 * 65536
+
+
+@pytest.mark.claim("performer-fault-half")
+def test_without_the_squared_length_the_error_is_larger(results):
+    faults = results("LLM/Performer")["faults"]
+    greater(faults["no_half"], faults["right"], paired=True)
+
+
+@pytest.mark.claim("performer-fault-signs")
+def test_without_signs_the_mean_is_off_in_both_directions(results):
+    bias = results("LLM/Performer")["bias"]
+    off = [bias["unsigned"][way] - 1 for way in ("along", "against")]
+    assert min(map(abs, off)) > 0.1 and off[0] * off[1] < 0
+    assert all(abs(bias["ours"][way] - 1) < 0.05 for way in ("along", "against"))
+
+
+@pytest.mark.claim("performer-fault-scale")
+def test_without_the_scale_the_error_is_larger(results):
+    faults = results("LLM/Performer")["faults"]
+    greater(faults["unscaled"], faults["right"], paired=True)
+    greater(faults["unscaled"], constant(1.0, faults["right"]))
+
+
+@pytest.mark.claim("performer-fault-leak")
+def test_only_the_library_leaks(results):
+    leak = results("LLM/Performer")["leak"]
+    assert max(leak["ours"]["seeds"]) == 0
+    greater(leak["library"], constant(0.05, leak["library"]))
+
+
+@pytest.mark.claim("performer-fault-mask")
+def test_without_a_mask_the_error_is_larger(results):
+    faults = results("LLM/Performer")["faults"]
+    greater(faults["unmasked"], faults["right"], paired=True)
+
+
+@pytest.mark.claim("performer-training-figure")
+def test_the_curves_end_together(results):
+    loss = results("LLM/Performer")["loss"]
+    for task in ("text", "pixels"):
+        tie(loss[task]["exact"], loss[task]["performer"], within=0.05)
+        assert max(one["mean"] for one in loss[task].values()) < 3  # they fell from log 256 and log 18
+
+
+@pytest.mark.claim("performer-training")
+def test_the_two_tie_by_steps_and_exact_attention_is_ahead_in_time(results):
+    lab = results("LLM/Performer")
+    for task in ("text", "pixels"):
+        tie(lab["loss"][task]["exact"], lab["loss"][task]["performer"], within=0.02, paired=True)
+        assert lab["rate"][task]["exact"] == lab["rate"][task]["performer"]
+        assert lab["timings.step"][task]["performer"] > 1.1 * lab["timings.step"][task]["exact"]
+    assert 256 < lab["timings.causal.ahead_from"]
+
+
+@pytest.mark.claim("performer-replaced")
+def test_replacing_costs_and_training_on_repairs_most_of_it(results):
+    lab = results("LLM/Performer")
+    exact, replaced, tuned = lab["loss.text.exact"], lab["replaced"], lab["tuned"]
+    greater(replaced["m_128"], replaced["m_512"], paired=True)
+    greater(replaced["m_512"], exact, paired=True)
+    greater(replaced["m_128"], tuned["performer"], paired=True)
+    greater(tuned["performer"], tuned["exact"], paired=True)
+    damage, left = replaced["m_128"]["mean"] - exact["mean"], tuned["performer"]["mean"] - tuned["exact"]["mean"]
+    assert left < 0.5 * damage
