@@ -85,9 +85,8 @@ class PositiveFeatures(nn.Module):
         super().__init__()
         self.register_buffer("omega", omega)
         bound = omega.square().sum(dim=1).max() / 2  # () no exponent of a key is larger
-        self.register_buffer(
-            "shift", (bound - 40).clamp(min=0)
-        )  # knows no key: nothing leaks from the future
+        shift = (bound - 40).clamp(min=0)  # () knows no key, so that nothing leaks from the future
+        self.register_buffer("shift", shift)
 
     def exponent(self, x: Tensor) -> Tensor:
         """omega x / D^(1/4): (B, H, T, M) of x (B, H, T, D)."""
@@ -123,9 +122,8 @@ class KernelFeatures(nn.Module):
 
     def query(self, x: Tensor) -> Tensor:
         """Features (B, H, T, M) of x (B, H, T, D). The floor keeps sums of weights away from 0."""
-        phi = (
-            self.function(x.to(self.omega) @ self.omega.T * x.shape[-1] ** -0.25) + self.floor
-        )  # (B, H, T, M)
+        product = x.to(self.omega) @ self.omega.T * x.shape[-1] ** -0.25  # (B, H, T, M)
+        phi = self.function(product) + self.floor  # (B, H, T, M)
         return phi
 
     key = query
@@ -198,14 +196,16 @@ def causal_attention(features, query: Tensor, key: Tensor, value: Tensor, state:
 
 
 # --8<-- [start:recurrent]
-def step(features, query: Tensor, key: Tensor, value: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def step(features, query: Tensor, key: Tensor, value: Tensor, state: Tensor) -> Tensor:
     """One position: query, key (B, H, 1, D), value (B, H, 1, E). The cost is the same at each position.
 
-    Returns the mean (B, H, 1, E), and (B, H, M, E + 1), the state after it.
+    Changes state (B, H, M, E + 1) in place, so that no other memory of its size is needed; without gradients.
+    Returns the mean (B, H, 1, E).
     """
-    state = state + features.key(key).transpose(-1, -2) @ with_ones(value, key).to(state)  # (B, H, M, E + 1)
+    state.addcmul_(features.key(key).transpose(-1, -2), with_ones(value, key).to(state))  # (B, H, M, E + 1)
     mixed = features.query(query) @ state  # (B, H, 1, E + 1)
-    return divided(mixed, value), state
+    return divided(mixed, value)
 
 
 # --8<-- [end:recurrent]
@@ -236,7 +236,8 @@ class PerformerAttention(nn.Module):
 def redraw(attention: PerformerAttention, generator: torch.Generator) -> None:
     """New directions, of the same number. The model's function changes: do it in training, if at all."""
     num_features, dim = attention.features.omega.shape
-    attention.features = PositiveFeatures(orthogonal_rows(num_features, dim, generator))
+    fresh = PositiveFeatures(orthogonal_rows(num_features, dim, generator))
+    attention.features.load_state_dict(fresh.state_dict())
 
 
 # --8<-- [end:module]

@@ -342,10 +342,10 @@ def test_one_by_one_equals_chunks(features, batch, formula):
     attention = performer.PerformerAttention(features)
     whole, last = performer.causal_attention(features, query, key, value, attention.empty(value))
     state, means = attention.empty(value), []
+    place = state.data_ptr()
     for t in range(T):
-        before = state
-        mean, state = performer.step(features, *(x[:, :, t : t + 1] for x in batch), state)
-        means.append(mean)
+        before = state.clone()
+        means.append(performer.step(features, *(x[:, :, t : t + 1] for x in batch), state))
         if t == 7:
             phi = features.key(key[:, :, t : t + 1])[0, 0, 0]
             names = {"S_{i-1}": Matrix(before[0, 0, :, :E]), "S_i": Matrix(state[0, 0, :, :E])}
@@ -354,7 +354,7 @@ def test_one_by_one_equals_chunks(features, batch, formula):
             formula("performer-recurrent").holds(names, relations=2)
     torch.testing.assert_close(torch.cat(means, dim=2), whole, rtol=0, atol=1e-10)
     torch.testing.assert_close(state, last, rtol=0, atol=1e-10)
-    assert state.shape == (B, H, M, E + 1)  # as large after 45 positions as after one
+    assert state.shape == (B, H, M, E + 1) and state.data_ptr() == place  # the same memory after 45 positions
     # from the state, chunks go on where one by one stopped
     first, half = performer.causal_attention(features, *(x[:, :, :20] for x in batch), attention.empty(value))
     rest, _ = performer.causal_attention(features, *(x[:, :, 20:] for x in batch), half)
@@ -443,8 +443,14 @@ def test_redrawing_changes_the_function(features, batch):
     before, names = attention(*batch), attention.state_dict().keys()
     assert "features.omega" in names and "features.shift" in names  # saved with the weights
     performer.redraw(attention, torch.Generator().manual_seed(5))
-    attention.double()
-    assert attention.features.omega.shape == (M, D)
+    assert attention.features.omega.shape == (M, D) and attention.features.omega.dtype == torch.float64
+    fresh = performer.PerformerAttention(performer.PositiveFeatures(drawn(5)))
+    torch.testing.assert_close(attention(*batch), fresh(*batch))
+    wide = performer.PerformerAttention(performer.PositiveFeatures(drawn(1, 20, 128)))
+    performer.redraw(wide, torch.Generator().manual_seed(5))
+    expected = performer.PositiveFeatures(drawn(5, 20, 128)).shift  # the shift belongs to the new directions
+    torch.testing.assert_close(wide.features.shift, expected, rtol=1e-5, atol=0)
+    assert expected > 0
     assert (attention(*batch) - before).abs().max() > 1e-2
 
 
