@@ -1,6 +1,7 @@
 """Performer: estimates against the exact kernel and closed forms, every form of attention against the masked quadratic
 one, both faults of performer-pytorch, and the later models against transformers' code and their own formulas."""
 
+import inspect
 import math
 import warnings
 
@@ -8,6 +9,9 @@ import performer_pytorch.performer_pytorch as library
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3NextConfig
 from transformers.models.mamba2.modeling_mamba2 import segment_sum
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_recurrent_gated_delta_rule
 
@@ -182,14 +186,19 @@ def test_rows_are_orthogonal_and_of_normal_length():
 
 
 @pytest.mark.claim("performer-orthogonal-exact")
-def test_orthogonal_rows_have_less_variance_than_independent_ones():
-    """Over 8,000 draws of six rows in six dimensions; Theorem 2 of the paper promises a tenth here."""
-
+def test_orthogonal_rows_have_less_variance_by_the_papers_gap():
+    """Over 8,000 draws of six rows in six dimensions, at x = y, by Theorem 2; its earlier gap is impossible here."""
     short, rows = ONES / 2, rows_of(lambda count: drawn(0, count), 6)
+    kernel, alone = torch.exp(short @ short), torch.exp(-(short @ short))
+    closed = performer.positive_variance(short, short, 6)
+    gap = 2 * 5 / (6 * 8) * (kernel - alone) ** 2
     orthogonal = estimates(short, short, rows).var()
     plain = estimates(short, short, torch.randn(DRAWS, 6, 6, dtype=torch.float64)).var()
-    assert orthogonal < 0.95 * plain
-    torch.testing.assert_close(plain, performer.positive_variance(short, short, 6), rtol=0.1, atol=0)
+    torch.testing.assert_close(plain, closed, rtol=0.1, atol=0)
+    assert gap > 0.1 * closed and orthogonal < 1.05 * (closed - gap)  # 5 % for what 8,000 draws leave open
+    assert plain > 1.05 * (closed - gap)  # negative control: independent rows
+    earlier = (1 - 1 / 6) * 2 / 8 * kernel**2
+    assert earlier > closed  # the variance of orthogonal rows would be negative
 
 
 @pytest.mark.parametrize("given", [(0, 3), (3, 0)])
@@ -234,6 +243,21 @@ def test_the_largest_key_does_not_overflow():
     plain = performer.positive_features(omega, omega)
     assert phi.max() < plain.max()  # the shift did something
     assert performer.PositiveFeatures(0.1 * omega).shift == 0  # and only where it has to
+
+
+@pytest.mark.claim("performer-long-key")
+def test_a_very_long_key_is_overlooked():
+    """All its features are 0 in float32, though exact attention looks at nothing else."""
+    torch.manual_seed(0)
+    features = performer.PositiveFeatures(drawn(0, 32, 64).float())
+    query, key, value = torch.randn(1, 1, 1, 64), 0.3 * torch.randn(1, 1, 5, 64), torch.randn(1, 1, 5, 3)
+    key[:, :, 2] = 20 * query[:, :, 0]
+    assert features.key(key)[0, 0, 2].max() == 0 < features.key(key)[0, 0, 1].min()
+    rest = [0, 1, 3, 4]
+    ours = performer.linear_attention(features, query, key, value)
+    without = performer.linear_attention(features, query, key[:, :, rest], value[:, :, rest])
+    torch.testing.assert_close(ours, without)
+    torch.testing.assert_close(exact(query, key, value)[0, 0, 0], value[0, 0, 2])
 
 
 # attention against exact attention, the quadratic form and performer-pytorch
@@ -298,6 +322,60 @@ def test_causal_attention_equals_performer_pytorch(omega, features, batch, agree
     ours = performer.PerformerAttention(features)(query, key, value)
     agrees(ours, theirs, f"{LIBRARY}.causal_linear_attention_noncuda", 1e-10)
     assert (performer.linear_attention(features, query, key, value) - theirs).abs().max() > 1e-3  # negative control
+
+
+@pytest.mark.claim("performer-library-chunks")
+def test_the_librarys_causal_code_stores_a_state_for_each_position(batch):
+    """A 128th of the positions at a time: its chunk_size is the number of chunks."""
+    stored = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            if function is torch.einsum and args[0] == "...nd,...ne->...nde":
+                stored.append(tuple(made.shape))
+            return made
+
+    query, key, value = torch.rand(3, 1, 2, 512, 6)
+    with Watch():
+        library.FastAttention(6, M, causal=True)(query, key, value)
+    assert stored == [(1, 2, 4, M, 6)] * 128  # each of 4 positions has a state of M x 6
+    assert inspect.signature(library.causal_linear_attention_noncuda).parameters["chunk_size"].default == 128
+
+
+@pytest.mark.claim("performer-chunks")
+def test_chunks_write_their_own_weights_out_and_hold_the_rest_in_the_state(features, batch):
+    """The figure: of 12 positions in chunks of 4, what a query sees of earlier chunks is in the state alone."""
+    query, key, value = (x[:, :, :12] for x in batch)
+    attention = performer.PerformerAttention(features)
+    whole, _ = performer.causal_attention(features, query, key, value, attention.empty(value), chunk=4)
+    ones = F.pad(value, (0, 1), value=1.0)
+    for start in (0, 4, 8):
+        own = slice(start, start + 4)
+        phi_q, phi_k = features.query(query[:, :, own]), features.key(key)
+        weight = (phi_q @ phi_k[:, :, own].transpose(-1, -2)).tril()  # dark
+        state = phi_k[:, :, :start].transpose(-1, -2) @ ones[:, :, :start]  # light
+        mixed = weight @ ones[:, :, own] + phi_q @ state
+        torch.testing.assert_close(whole[:, :, own], mixed[..., :-1] / mixed[..., -1:])
+        if start:
+            alone = weight @ ones[:, :, own]
+            assert (alone[..., :-1] / alone[..., -1:] - whole[:, :, own]).abs().max() > 1e-2  # negative control
+
+
+@pytest.mark.claim("performer-order")
+def test_the_two_orders_take_as_many_multiplications_as_the_caption_says():
+    """Counted by PyTorch (two operations each) at a 16th of the length, then by the formula at the full one."""
+    n, d, m = 512, 64, 256
+    query, key, value = torch.randn(3, 1, 1, n, d)
+    features = performer.PositiveFeatures(drawn(0, m, d).float())
+    with FlopCounterMode(display=False) as written_out:
+        (query @ key.transpose(-1, -2)).softmax(-1) @ value
+    with FlopCounterMode(display=False) as sums_first:
+        performer.linear_attention(features, query, key, value)
+    assert written_out.get_total_flops() == 2 * (2 * n * n * d)
+    assert sums_first.get_total_flops() == 2 * (2 * n * m * d + 2 * n * m * (d + 1))
+    n = 8192
+    assert round(2 * n * n * d / 1e9, 1) == 8.6 and round((2 * n * m * d + 2 * n * m * (d + 1)) / 1e9, 2) == 0.54
 
 
 @pytest.mark.equation("performer-causal", of=performer.causal_attention)
@@ -413,6 +491,24 @@ def test_padded_keys_do_not_count(features, batch):
     mask[:, 25:] = False
     masked, short = theirs(x, mask=mask)[:, :25], theirs(x[:, :25])
     assert (masked - short).norm() / short.norm() > 0.1
+
+
+@pytest.mark.claim("performer-rotary")
+def test_turned_after_the_features_weights_become_negative(features, batch):
+    def turned(x):
+        """Pairs of features, turned by the position times a rate of each pair."""
+        angle = torch.arange(x.shape[2]).double()[:, None] / 3.0 ** torch.arange(x.shape[3] // 2)
+        even, odd = x[..., ::2], x[..., 1::2]
+        return torch.cat([even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()], dim=-1)
+
+    query, key, _ = batch
+    before = features.query(turned(query)) @ features.key(turned(key)).transpose(-1, -2)
+    after = turned(features.query(query)) @ turned(features.key(key)).transpose(-1, -2)
+    assert before.min() > 0 > after.min()
+    score = turned(query) @ turned(key).transpose(-1, -2)  # relative: the same at all places of equal distance
+    same = turned(query[:, :, :1].expand_as(query)) @ turned(key[:, :, :1].expand_as(key)).transpose(-1, -2)
+    torch.testing.assert_close(same.diagonal(3, -2, -1), same[..., 0, 3:4].expand(B, H, T - 3))
+    assert (score - query @ key.transpose(-1, -2)).abs().max() > 0.1
 
 
 def test_values_of_one_give_one(features, batch):
@@ -593,6 +689,13 @@ def test_the_delta_rule_is_a_special_case(rows, agrees):
             ours = performer.recurrence(query / 2, unit, value, log_decay.exp(), beta, beta)
         agrees(ours.transpose(1, 2).float(), theirs, name, 1e-5)
     assert (performer.linear(query / 2, key, value).transpose(1, 2) - theirs).abs().max() > 0.1  # negative control
+
+
+@pytest.mark.claim("performer-full-size")
+def test_three_of_four_layers_of_qwen3_next_are_linear():
+    config = Qwen3NextConfig()
+    assert config.num_hidden_layers == 48
+    assert config.layer_types == 12 * (3 * ["linear_attention"] + ["full_attention"])
 
 
 @pytest.mark.claim("performer-delta")
