@@ -1,7 +1,7 @@
 """Attention with linear cost: FAVOR+ (Performer, Choromanski et al. 2021, arXiv 2009.14794), its causal and
 recurrent forms, and the recurrence of which later models (RetNet, Mamba-2, DeltaNet) are special cases.
 
-Shapes: B batch, H heads, T queries, S keys, D features of a query, E of a value, M random features,
+Shapes: B batch, H heads, T queries, S keys, D entries of a query, E of a value, M random features,
 K blocks of orthogonal rows.
 Means are divided by the sum of their weights, so that a factor that all keys of a query share cancels.
 """

@@ -151,7 +151,7 @@ def train(model: nn.Module, batches: Iterator[Tensor], num_steps: int, rate: flo
 
 # --8<-- [start:main]
 TRAIN_STEPS = 150
-FEATURES = [16, 32, 64, 128, 256, 512]
+FEATURES = [16, 64, 256, 1024]
 
 
 def main() -> None:
@@ -159,7 +159,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)  # the same first weights each time
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, 200, 16, generator=generator) * 0.2  # (200, 16), (200, 16)
+    x, y = torch.randn(2, 200, 16, generator=generator) * 0.15  # (200, 16), (200, 16)
     kernel, errors = torch.exp(x @ y.T), []  # (200, 200), _
     for count in FEATURES:
         omega = orthogonal_rows(count, 16, generator)  # (_, 16)

@@ -1,6 +1,6 @@
 """Exercises of the Performer post, solved, with what checks an answer.
 
-Shapes: B batch, H heads, T queries, S keys, D features of a query, E of a value, M random features.
+Shapes: B batch, H heads, T queries, S keys, D entries of a query, E of a value, M random features.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The Performer post's attention with performer-pytorch.
 
-Shapes: B batch, H heads, T queries, S keys, D features of a query, E of a value, M random features.
+Shapes: B batch, H heads, T queries, S keys, D entries of a query, E of a value, M random features.
 """
 
 # --8<-- [start:attention]
