@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.labs.spread import greater, tie
+from tests.labs.spread import greater
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -177,21 +177,31 @@ def test_without_a_mask_the_error_is_larger(results):
 
 
 @pytest.mark.claim("performer-training-figure")
-def test_the_curves_end_together(results):
-    loss = results("LLM/Performer")["loss"]
-    for task in ("text", "pixels"):
-        tie(loss[task]["exact"], loss[task]["performer"], within=0.05)
-        assert max(one["mean"] for one in loss[task].values()) < 3  # they fell from log 256 and log 18
+def test_the_curves_end_apart_on_text_and_near_each_other_on_pixels(results):
+    lab = results("LLM/Performer")
+    gap = {
+        task: lab["loss"][task]["performer"]["mean"] - lab["loss"][task]["exact"]["mean"] for task in ("text", "pixels")
+    }
+    assert gap["text"] > 0.3 and 0 < gap["pixels"] < 0.06
+    for task in ("text", "pixels"):  # by time the Performer's curve reaches farther to the right
+        assert lab["timings.step"][task]["performer"] > 1.2 * lab["timings.step"][task]["exact"]
 
 
 @pytest.mark.claim("performer-training")
-def test_the_two_tie_by_steps_and_exact_attention_is_ahead_in_time(results):
+def test_exact_attention_is_ahead_by_steps_and_in_time(results):
     lab = results("LLM/Performer")
     for task in ("text", "pixels"):
-        tie(lab["loss"][task]["exact"], lab["loss"][task]["performer"], within=0.02, paired=True)
-        assert lab["rate"][task]["exact"] == lab["rate"][task]["performer"]
-        assert lab["timings.step"][task]["performer"] > 1.1 * lab["timings.step"][task]["exact"]
-    assert 256 < lab["timings.causal.ahead_from"]
+        loss = lab["loss"][task]
+        greater(loss["performer"], loss["exact"], paired=True)
+        assert lab["timings.step"][task]["performer"] > 1.2 * lab["timings.step"][task]["exact"]
+    for kind in ("exact", "performer"):
+        for task, counts in (("text", "pairs"), ("pixels", "left")):
+            spread = lab["loss"][task][kind]
+            greater(constant(lab["counts"][task][counts], spread), spread)
+        spread = lab["loss.text"][kind]
+        greater(spread, constant(lab["counts.text.five"], spread))
+    greater(constant(lab["counts.text.triples"], lab["loss.text.exact"]), lab["loss.text.exact"])
+    greater(lab["loss.text.performer"], constant(lab["counts.text.triples"], lab["loss.text.performer"]))
 
 
 @pytest.mark.claim("performer-windows")
