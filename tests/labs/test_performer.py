@@ -23,9 +23,9 @@ def constant(value: float, like: dict) -> dict:
     return {"mean": value, "sd": 0.0, "seeds": [value] * len(like["seeds"])}
 
 
-def test_the_lab_took_less_than_45_minutes_on_the_cpu():
+def test_the_lab_took_less_than_an_hour_on_the_cpu():
     run = load(ROOT, "LLM/Performer")
-    assert run["device"] == "cpu" and run["seconds"] < 45 * 60
+    assert run["device"] == "cpu" and run["seconds"] < 60 * 60
 
 
 @pytest.mark.claim("performer-error-figure")
@@ -213,6 +213,19 @@ def test_with_long_windows_a_step_of_the_performer_is_cheaper(results):
     assert window["ratio"][0] > 1.1 and window["ratio"][2] < 0.7
 
 
+@pytest.mark.claim("performer-inside")
+def test_trained_queries_and_keys_are_too_long_for_the_estimate(results):
+    """In the experiment on lengths, 256 features are off by more than 100 % at a deviation of 0.7."""
+    lab = results("LLM/Performer")
+    inside = lab["inside"]
+    for layer in (1, 2):
+        greater(inside[f"deviation_{layer}"], constant(0.7, inside["deviation_1"]))
+        greater(inside[f"error_{layer}_128"], inside[f"error_{layer}_512"], paired=True)
+        greater(inside[f"error_{layer}_512"], constant(0.5, inside["deviation_1"]))
+    greater(inside["deviation_1"], inside["deviation_2"], paired=True)
+    assert lab["norm.orthogonal.s_7"]["mean"] > 1
+
+
 @pytest.mark.claim("performer-replaced")
 def test_replacing_costs_and_training_on_repairs_most_of_it(results):
     lab = results("LLM/Performer")
@@ -221,5 +234,7 @@ def test_replacing_costs_and_training_on_repairs_most_of_it(results):
     greater(replaced["m_512"], exact, paired=True)
     greater(replaced["m_128"], tuned["performer"], paired=True)
     greater(tuned["performer"], tuned["exact"], paired=True)
+    greater(lab["loss.text.performer"], tuned["performer"], paired=True)
     damage, left = replaced["m_128"]["mean"] - exact["mean"], tuned["performer"]["mean"] - tuned["exact"]["mean"]
     assert left < 0.5 * damage
+    assert lab["tune_steps"] * 8 == lab["steps.text"]  # "an eighth more steps"
