@@ -1,5 +1,7 @@
 """The Performer lab reaches the bars that its issue set, and bears out what the post says of it."""
 
+import math
+
 import pytest
 
 from tests.labs.spread import greater
@@ -153,7 +155,8 @@ def test_without_signs_the_mean_is_off_in_both_directions(results):
     bias = results("LLM/Performer")["bias"]
     off = [bias["unsigned"][way] - 1 for way in ("along", "against")]
     assert min(map(abs, off)) > 0.1 and off[0] * off[1] < 0
-    assert all(abs(bias["ours"][way] - 1) < 0.05 for way in ("along", "against"))
+    error = ((math.exp(4 * 6 * 0.35**2) - 1) / 14 / 4000) ** 0.5  # of a mean over 4,000 draws of independent rows
+    assert 0.015 < error < 0.02 and all(abs(bias["ours"][way] - 1) < 2 * error for way in ("along", "against"))
 
 
 @pytest.mark.claim("performer-fault-scale")
@@ -201,6 +204,9 @@ def test_exact_attention_is_ahead_by_steps_and_in_time(results):
         spread = lab["loss.text"][kind]
         greater(spread, constant(lab["counts.text.five"], spread))
     greater(constant(lab["counts.text.triples"], lab["loss.text.exact"]), lab["loss.text.exact"])
+    for kind in ("exact", "performer"):  # "after so few steps neither kind was past counting pairs on text"
+        assert min(lab["rate_loss.text"][kind].values()) > lab["counts.text.pairs"]
+        assert lab["steps.text"] * lab["timings.step.text"][kind] < 120  # "less than two minutes"
     greater(lab["loss.text.performer"], constant(lab["counts.text.triples"], lab["loss.text.performer"]))
 
 
