@@ -8,7 +8,7 @@ from theme.page.pages import ROOT
 from theme.page.results import load
 
 RUNGS = ["bert", "dynamic", "no_nsp", "full", "batch", "bpe"]
-LONGER = RUNGS[:3]
+LONGER = RUNGS[:4]
 STEPS = dict(zip(RUNGS[1:], zip(RUNGS[1:], RUNGS, strict=False), strict=True)) | {"whole": ("bpe", "bert")}
 
 
@@ -103,8 +103,8 @@ def test_one_mask_asks_for_a_seventh(results):
 @pytest.mark.claim("roberta-fault-positions")
 def test_positions_off_by_one_cost_more_than_all_that_was_learnt_from_context(results):
     lab = results("LLM/Roberta")
-    greater(lab["faults.positions.nats"], lab["longer.no_nsp.nats"], paired=True)
-    greater(lab["longer.no_nsp.right"], lab["faults.positions.right"], paired=True)
+    greater(lab["faults.positions.nats"], lab["longer.full.nats"], paired=True)
+    greater(lab["longer.full.right"], lab["faults.positions.right"], paired=True)
 
 
 @pytest.mark.claim("roberta-fault-border")
@@ -195,8 +195,13 @@ def test_four_times_as_long_the_pairs_loss_hurts_and_new_masks_cannot_be_told(re
     lab = results("LLM/Roberta")
     long = {rung: lab[f"longer.{rung}"] for rung in LONGER}
     counts = lab["ladder.unigram"]
-    assert max(long["no_nsp"]["nats"]["seeds"]) < counts["nats"] - 0.5  # "far below, all five"
+    assert max(long["no_nsp"]["nats"]["seeds"]) < counts["nats"] - 0.5
     assert min(long["no_nsp"]["right"]["seeds"]) > counts["right"] + 0.1
+    greater(long["no_nsp"]["right"], long["full"]["right"], paired=True)
+    full = paired(long["full"]["nats"], long["no_nsp"]["nats"])
+    assert full.low < 0 < full.high  # "in nats the step cannot be told"
+    assert long["full"]["nats"]["sd"] == max(rung["nats"]["sd"] for rung in long.values())
+    assert long["full"]["rate"] == 2 * long["no_nsp"]["rate"]
     for measure in ("nats", "right"):
         for before, after in zip(LONGER, LONGER[1:], strict=False):
             gain = paired(long[after][measure], long[before][measure])
@@ -205,7 +210,7 @@ def test_four_times_as_long_the_pairs_loss_hurts_and_new_masks_cannot_be_told(re
         assert masks.low < 0 < masks.high  # "cannot be told"
     greater(long["dynamic"]["nats"], long["no_nsp"]["nats"], paired=True)
     greater(long["no_nsp"]["right"], long["dynamic"]["right"], paired=True)
-    assert len({rung["rate"] for rung in long.values()}) == 1  # "for all three"
+    assert long["bert"]["rate"] == long["dynamic"]["rate"] == long["no_nsp"]["rate"] != long["full"]["rate"]
     neighbours = lab["longer.neighbours"]
     assert min(long["no_nsp"]["right"]["seeds"]) > neighbours["right"]
     for rung in ("bert", "dynamic"):  # "all have more nats than those counts"
