@@ -101,10 +101,12 @@ def test_one_mask_asks_for_a_seventh(results):
 
 
 @pytest.mark.claim("roberta-fault-positions")
-def test_positions_off_by_one_cost_more_than_all_that_was_learnt_from_context(results):
+def test_positions_off_by_one_cost_a_little_and_no_right_words(results):
     lab = results("LLM/Roberta")
-    greater(lab["faults.positions.nats"], lab["longer.full.nats"], paired=True)
-    greater(lab["longer.full.right"], lab["faults.positions.right"], paired=True)
+    off, right = lab["faults.positions"], lab["longer.full"]
+    pairs = zip(off["nats"]["seeds"], right["nats"]["seeds"], strict=True)
+    assert all(0 < wrong - as_trained < 0.1 for wrong, as_trained in pairs)
+    tie(off["right"], right["right"], within=0.01, paired=True)
 
 
 @pytest.mark.claim("roberta-fault-border")
