@@ -189,6 +189,17 @@ def test_thirty_questions_do_not_tell_vectors_from_words(results):
     assert "How can I leave a loop early?" in [question for question, topic in search["missed"]["bert"]]
 
 
+@pytest.mark.claim("bert-search-attempt")
+def test_neither_windows_nor_ranks_together_find_more(results):
+    search = results(LAB)["search"]
+    first, five = search["interval"], search["interval_in_five"]
+    for change in (first["windows_bert"], first["both_windows"], five["windows_bert"]):
+        assert change[0] < 0 < change[1]
+    assert five["both_windows"][1] < 0  # "makes it worse"
+    assert max(search["first"].values()) == 10 == search["first"]["bert"]  # "neither finds more", "two thirds are not"
+    assert search["windows"] > 2 * search["passages"]
+
+
 @pytest.mark.claim("bert-speed")
 def test_reordered_weights_are_faster_everywhere(results):
     speed = results(LAB)["timings.speed"]
