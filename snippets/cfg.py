@@ -189,7 +189,7 @@ def train_guided(
     if len(x0) != len(condition) or num_steps <= 0 or batch_size <= 0:
         given = f"{len(x0)} images, {len(condition)} conditions, {num_steps} steps, batches of {batch_size}"
         raise ValueError(f"a condition for each image, and positive numbers, are expected, given {given}")
-    if not x0.is_floating_point() or x0.abs().max() > 1:
+    if not x0.is_floating_point() or not x0.abs().max() <= 1:
         raise ValueError(f"float images in [-1, 1] are expected, given {x0.dtype} up to {x0.abs().max()}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
     average = copy.deepcopy(model).eval()  # a calmer copy, used for sampling
@@ -259,7 +259,8 @@ def rescale(beyond: Tensor, told: Tensor, phi: float) -> Tensor:
         given = f"{tuple(beyond.shape)} and {tuple(told.shape)}"
         raise ValueError(f"two predictions (B, C, H, W) are expected, given {given}")
     size, wanted = (x.std(dim=(1, 2, 3), keepdim=True) for x in (beyond, told))  # (B, 1, 1, 1), (B, 1, 1, 1)
-    factor = phi * wanted / size.clamp(min=1e-8) + (1 - phi)  # (B, 1, 1, 1) 1 if phi is 0
+    ratio = torch.where(size > 1e-3, wanted / size, 1)  # (B, 1, 1, 1) one flat picture has no deviation
+    factor = phi * ratio + (1 - phi)  # (B, 1, 1, 1) 1 if phi is 0
     shrunk = factor * beyond  # (B, C, H, W) at phi = 1 as large as told
     return shrunk
 
@@ -268,8 +269,10 @@ def dynamic_threshold(x0: Tensor, share: float = 0.9) -> Tensor:
     """Imagen's remedy: find the size that a share of the pixels keep, clip there, and divide by it."""
     if not 0 < share <= 1:
         raise ValueError(f"a share in (0, 1] is expected, given {share}")
-    size = x0.flatten(1).abs().quantile(share, dim=1).clamp(min=1)  # (B,) 1 if nearly all are in [-1, 1]
-    size = size.view(-1, 1, 1, 1)  # (B, 1, 1, 1)
+    wide = x0.to(torch.promote_types(x0.dtype, torch.float32))  # (B, C, H, W) quantiles need no less
+    size = wide.flatten(1).abs().quantile(share, dim=1)  # (B,)
+    size = size.clamp(min=1)  # (B,) 1 if nearly all are in [-1, 1]
+    size = size.view(-1, 1, 1, 1).to(x0)  # (B, 1, 1, 1)
     x0 = x0.clamp(-size, size) / size  # (B, C, H, W) all in [-1, 1]
     return x0
 
@@ -306,15 +309,16 @@ def keep_pixels(pictures: Tensor, known: Tensor) -> Callable:
 
 def shrink(x: Tensor) -> Tensor:
     """Half as many pixels a side: means of squares of 2x2."""
-    if x.ndim != 4 or x.shape[2] % 2 or x.shape[3] % 2:
-        raise ValueError(f"images (B, C, H, W), H and W even, are expected, given {tuple(x.shape)}")
+    if x.ndim != 4 or x.shape[2] % 2 or x.shape[3] % 2 or not x.is_floating_point():
+        given = f"{x.dtype} {tuple(x.shape)}"
+        raise ValueError(f"float images (B, C, H, W), H and W even, are expected, given {given}")
     small = F.avg_pool2d(x, 2)  # (B, C, _, _) half of H and W
     return small
 
 
 def keep_small(small: Tensor, rounds: int = 20) -> Callable:
     """A correction of guesses: they shrink to `small`, and stay in [-1, 1] the better the more rounds."""
-    if rounds <= 0 or small.ndim != 4 or small.abs().max() > 1:
+    if rounds <= 0 or small.ndim != 4 or not small.abs().max() <= 1:
         given = f"{rounds} and {tuple(small.shape)} up to {small.abs().max()}"
         raise ValueError(f"rounds > 0 and images (B, C, H, W) in [-1, 1] are expected, given {given}")
 

@@ -99,7 +99,7 @@ def train_classifier(
     """Train on images x0 (N, C, H, W) in [-1, 1] and classes y (N,), and return the model in `eval` mode."""
     if num_steps <= 0 or batch_size <= 0:
         raise ValueError(f"num_steps > 0 and batch_size > 0 are expected, given {num_steps}, {batch_size}")
-    if len(x0) != len(y) or not x0.is_floating_point() or x0.abs().max() > 1:
+    if len(x0) != len(y) or not x0.is_floating_point() or not x0.abs().max() <= 1:
         given = f"{len(x0)} of {x0.dtype} up to {x0.abs().max()}, and {len(y)} classes"
         raise ValueError(f"float images in [-1, 1] and a class for each are expected, given {given}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time

@@ -8,7 +8,6 @@ so its t is ours plus 1; x0 is the clean image in both.
 
 # --8<-- [start:imports]
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from tqdm import trange
 
 # --8<-- [end:imports]
-from snippets.blocks.unet import UNet
+from snippets.blocks.checkpoint import fill, read_config, read_weights
+from snippets.blocks.unet import Attention, Downsample, UNet
 from snippets.data.digits import digits
 
 
@@ -68,18 +68,24 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("noise", (1 - alpha_bar).sqrt())  # factor of the noise in x_t
         self.register_buffer("beta_tilde", beta_tilde)
 
-    def pick(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
-        """The entries (B, 1, 1, 1) of a table (T,) at levels t (B,) of images x (B, C, H, W), in float64."""
+    def pick(self, table: Tensor, t: Tensor, x: Tensor, *others: Tensor) -> Tensor:
+        """The entries (B, 1, 1, 1) of a table (T,) at levels t (B,) of images x (B, C, H, W), in float64.
+
+        Others, such as their noise, must have the shape of x: a single noise would serve all images.
+        """
+        if any(other.shape != x.shape for other in others):
+            given = ", ".join(str(tuple(image.shape)) for image in (x, *others))
+            raise ValueError(f"images and noise of one shape are expected, given {given}")
         if x.ndim != 4 or not x.is_floating_point():
             raise ValueError(f"float images (B, C, H, W) are expected, given {x.dtype} {tuple(x.shape)}")
         if t.shape != x.shape[:1] or t.is_floating_point() or t.min() < 0 or t.max() >= self.num_steps:
             raise ValueError(f"one integer t in [0, {self.num_steps}) per image is expected, given {t}")
-        entry = table[t.to(table.device)].view(-1, 1, 1, 1)  # (B, 1, 1, 1) one number for each image
+        entry = table[t.to(table.device).long()].view(-1, 1, 1, 1)  # (B, 1, 1, 1) one number for each image
         return entry
 
-    def at(self, table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    def at(self, table: Tensor, t: Tensor, x: Tensor, *others: Tensor) -> Tensor:
         """The same in the images' type and on their device, ready to multiply them."""
-        entry = self.pick(table, t, x).to(x)  # (B, 1, 1, 1) cast last
+        entry = self.pick(table, t, x, *others).to(x)  # (B, 1, 1, 1) cast last
         return entry
 
 
@@ -89,7 +95,7 @@ class NoiseSchedule(nn.Module):
 # --8<-- [start:forward]
 def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """One step of the forward process, up to level t (the paper's Eq. 2): shrink, add some noise."""
-    keep = schedule.at((1 - schedule.beta).sqrt(), t, x)  # (B, 1, 1, 1) a little less than 1
+    keep = schedule.at((1 - schedule.beta).sqrt(), t, x, eps)  # (B, 1, 1, 1) a little less than 1
     add = schedule.at(schedule.beta.sqrt(), t, x)  # (B, 1, 1, 1) how much noise this step adds
     xt = keep * x + add * eps  # (B, C, H, W) the variance stays 1 if it was 1
     return xt
@@ -97,7 +103,7 @@ def q_step(schedule: NoiseSchedule, x: Tensor, t: Tensor, eps: Tensor) -> Tensor
 
 def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Jump from clean images x0 to level t (the paper's Eq. 4): all steps' noises add up to one Gaussian."""
-    signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) what is left of the image
+    signal = schedule.at(schedule.signal, t, x0, eps)  # (B, 1, 1, 1) what is left of the image
     noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) how much noise has come in
     xt = signal * x0 + noise * eps  # (B, C, H, W) the noisy image
     return xt
@@ -109,7 +115,7 @@ def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Ten
 # --8<-- [start:conversions]
 def x0_from_eps(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Solve q_sample for the clean image: take the noise off, undo the shrinking."""
-    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) near 0 at the noisy end: errors of eps grow
+    signal = schedule.at(schedule.signal, t, xt, eps)  # (B, 1, 1, 1) near 0 at the noisy end: errors grow
     noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps is in xt
     x0 = (xt - noise * eps) / signal  # (B, C, H, W) the clean image that eps implies
     return x0
@@ -125,7 +131,7 @@ def eps_from_x0(schedule: NoiseSchedule, xt: Tensor, t: Tensor, x0: Tensor) -> T
 
 def velocity(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """The v of Salimans and Ho (2022): the noise near the clean end, minus the image near the noisy end."""
-    signal = schedule.at(schedule.signal, t, x0)  # (B, 1, 1, 1) cosine of an angle
+    signal = schedule.at(schedule.signal, t, x0, eps)  # (B, 1, 1, 1) cosine of an angle
     noise = schedule.at(schedule.noise, t, x0)  # (B, 1, 1, 1) sine of the same angle
     v = signal * eps - noise * x0  # (B, C, H, W) (x_t, v) is (x_0, eps), rotated by that angle
     return v
@@ -133,7 +139,7 @@ def velocity(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Ten
 
 def x0_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
     """Rotate back: the clean image. No division, so no level at which errors grow."""
-    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) cosine of the angle
+    signal = schedule.at(schedule.signal, t, xt, v)  # (B, 1, 1, 1) cosine of the angle
     noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) sine of the angle
     x0 = signal * xt - noise * v  # (B, C, H, W) the clean image that v implies
     return x0
@@ -141,7 +147,7 @@ def x0_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tens
 
 def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Tensor:
     """Rotate back: the noise."""
-    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) cosine of the angle
+    signal = schedule.at(schedule.signal, t, xt, v)  # (B, 1, 1, 1) cosine of the angle
     noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) sine of the angle
     eps = noise * xt + signal * v  # (B, C, H, W) the noise that v implies
     return eps
@@ -192,6 +198,8 @@ def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
         raise ValueError(f"decay in [0, 1] is expected, given {decay}")
     for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)  # in place: no second copy of the network
+    for slow, fast in zip(average.buffers(), model.buffers(), strict=True):
+        slow.copy_(fast)  # what is counted, not learnt, such as BatchNorm's means
 
 
 # --8<-- [end:ema]
@@ -204,7 +212,7 @@ def train(
     """Train on images x0 (N, C, H, W) in [-1, 1] and return the averaged network, in `eval` mode."""
     if num_steps <= 0 or batch_size <= 0:
         raise ValueError(f"num_steps > 0 and batch_size > 0 are expected, given {num_steps}, {batch_size}")
-    if not x0.is_floating_point() or x0.abs().max() > 1:
+    if not x0.is_floating_point() or not x0.abs().max() <= 1:  # NaN is not
         raise ValueError(f"float images in [-1, 1] are expected, given {x0.dtype} up to {x0.abs().max()}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
     average = copy.deepcopy(model).eval()  # a calmer copy, used for sampling
@@ -228,7 +236,7 @@ def train(
 def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
     """Algorithm 2, line 4: one level down from t, given the predicted noise eps and fresh noise."""
     beta = schedule.beta  # (T,)
-    share = schedule.at(beta / schedule.noise, t, xt)  # (B, 1, 1, 1) how much of eps to take off
+    share = schedule.at(beta / schedule.noise, t, xt, eps, noise)  # (B, 1, 1, 1) how much of eps to take off
     growth = schedule.at(1 / (1 - beta).sqrt(), t, xt)  # (B, 1, 1, 1) undoes the forward step's shrinking
     mean = growth * (xt - share * eps)  # (B, C, H, W) a little cleaner, and back to full size
     sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) 0 at t = 0: no noise at the end
@@ -239,7 +247,7 @@ def ddpm_step(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise
 def ddpm_step_clipped(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
     """The step that most code takes: the implied image is clipped to [-1, 1] before it is used."""
     x0 = x0_from_eps(schedule, xt, t, eps).clamp(-1, 1)  # (B, C, H, W) no pixel can be outside
-    sigma = schedule.at(schedule.beta_tilde, t, xt).sqrt()  # (B, 1, 1, 1) as in ddpm_step
+    sigma = schedule.at(schedule.beta_tilde, t, xt, noise).sqrt()  # (B, 1, 1, 1) as in ddpm_step
     x = posterior_mean(schedule, x0, xt, t) + sigma * noise  # (B, C, H, W) ddpm_step, if nothing clips
     return x
 
@@ -288,7 +296,7 @@ def ddim_step(
     """
     if not 0 <= eta <= 1 or (target >= t).any():
         raise ValueError(f"eta in [0, 1] and target < t are expected, given {eta}, {target} and t {t}")
-    here = schedule.pick(schedule.alpha_bar, t, xt)  # (B, 1, 1, 1) alpha_bar where we are
+    here = schedule.pick(schedule.alpha_bar, t, xt, eps, noise)  # (B, 1, 1, 1) alpha_bar where we are
     there = schedule.pick(schedule.alpha_bar_before, target + 1, xt)  # (B, 1, 1, 1) of the target; 1 at -1
     sigma = eta * ((1 - there) / (1 - here) * (1 - here / there)).sqrt()  # (B, 1, 1, 1) of the fresh noise
     direction = (1 - there - sigma**2).sqrt()  # (B, 1, 1, 1) how much of eps goes back in
@@ -322,9 +330,11 @@ def sample_ddim(
 # --8<-- [start:grid]
 def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
     """Write images (N, C, H, W) in [-1, 1], grey (C = 1) or coloured (C = 3), to a PNG file."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images) or columns <= 0:
-        given = f"{tuple(images.shape)} and columns = {columns}"
-        raise ValueError(f"images (N, 1 or 3, H, W), N > 0, and columns > 0 are expected, given {given}")
+    fits = images.ndim == 4 and images.shape[1] in (1, 3) and images.is_floating_point()
+    if not fits or not len(images) or columns <= 0:
+        given = f"{images.dtype} {tuple(images.shape)} and columns = {columns}"
+        wanted = "float images (N, 1 or 3, H, W), N > 0, and columns > 0"
+        raise ValueError(f"{wanted} are expected, given {given}")
     pixels = (images.clamp(-1, 1).permute(0, 2, 3, 1).cpu().float() + 1) / 2  # (N, H, W, C) from 0 to 1
     rows = math.ceil(len(images) / columns)  # the last row may be shorter
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.7, rows * 0.7), squeeze=False)
@@ -343,31 +353,45 @@ def save_grid(path: str, images: Tensor, columns: int = 10) -> None:
 def load_pretrained(folder: str | Path) -> UNet:
     """The U-Net of a folder in diffusers' layout, such as that of google/ddpm-cifar10-32, in `eval` mode.
 
-    The folder holds config.json and diffusion_pytorch_model.safetensors. FileNotFoundError where one is
-    missing, ValueError where the configuration is not that of the paper's network.
+    The folder holds config.json and diffusion_pytorch_model.safetensors. Raises ValueError where one is
+    missing, and where the configuration is not that of this page's network, but for its numbers.
     """
-    from safetensors.torch import load_file  # only this function needs: pip install safetensors
-
-    config = json.loads((Path(folder) / "config.json").read_text())
-    paper = {"freq_shift": 1, "flip_sin_to_cos": False, "downsample_padding": 0, "norm_eps": 1e-6}
-    paper |= {"act_fn": "silu", "mid_block_scale_factor": 1, "center_input_sample": False}
-    paper |= {"attention_head_dim": None, "num_class_embeds": None, "class_embed_type": None}
-    common = {"time_embedding_type": "positional", "resnet_time_scale_shift": "default"}
-    common |= {"downsample_type": "conv", "upsample_type": "conv", "mid_block_type": "UNetMidBlock2D"}
-    common |= {"add_attention": True, "out_channels": config["in_channels"]}  # what old files leave out
-    other = {name: config.get(name) for name, value in paper.items() if config.get(name) != value}
-    other |= {name: config[name] for name, value in common.items() if config.get(name, value) != value}
-    attention = [kind.startswith("Attn") for kind in config["down_block_types"]]
-    if other or [kind.startswith("Attn") for kind in config["up_block_types"]] != attention[::-1]:
-        given = other or config["up_block_types"]
-        raise ValueError(f"the paper's network has {paper | common} and a symmetric U, given {given}")
-    sizes = config["block_out_channels"], attention, config["layers_per_block"], config["norm_num_groups"]
-    model = UNet(config["in_channels"], *sizes)
-    weights = load_file(Path(folder) / "diffusion_pytorch_model.safetensors")
+    expected = {"center_input_sample": False, "time_embedding_type": "positional", "time_embedding_dim": None}
+    expected |= {"act_fn": "silu", "mid_block_type": "UNetMidBlock2D", "mid_block_scale_factor": 1}
+    expected |= {"downsample_type": "conv", "upsample_type": "conv", "resnet_time_scale_shift": "default"}
+    expected |= {"num_class_embeds": None, "class_embed_type": None, "add_attention": True}
+    expected |= {"attn_norm_num_groups": None, "dual_cross_attention": False, "quantization_config": None}
+    needed = "in_channels", "out_channels", "block_out_channels", "down_block_types", "up_block_types"
+    given = read_config(folder, expected, needed)
+    absent = {"layers_per_block": 2, "norm_num_groups": 32, "norm_eps": 1e-5, "downsample_padding": 1}
+    absent |= {"flip_sin_to_cos": True, "freq_shift": 0, "attention_head_dim": 8}  # as diffusers assumes
+    given = absent | given
+    attention = [kind.startswith("Attn") for kind in given["down_block_types"]]
+    blocks = {"Attn" * flag + f"{way}Block2D" for flag in (0, 1) for way in ("Down", "Up")}
+    symmetric = [kind.startswith("Attn") for kind in given["up_block_types"]] == attention[::-1]
+    if not symmetric or not blocks >= {*given["down_block_types"], *given["up_block_types"]}:
+        raise ValueError(f"a symmetric U of {sorted(blocks)} is expected, given {given['up_block_types']}")
+    if given["out_channels"] != given["in_channels"] or given["downsample_padding"] not in (0, 1):
+        names = "in_channels", "out_channels", "downsample_padding"
+        values = [given[name] for name in names]
+        raise ValueError(f"channels out as in, and a padding of 0 or 1, are expected, given {values}")
+    sizes = given["block_out_channels"], attention, given["layers_per_block"], given["norm_num_groups"]
+    model = UNet(given["in_channels"], *sizes)
+    for module in model.modules():  # what is the paper's in all networks of this page, and not in all folders
+        if isinstance(module, nn.GroupNorm):
+            module.eps = given["norm_eps"]
+        if isinstance(module, Attention) and given["attention_head_dim"] is not None:
+            module.heads = module.to_q.out_features // given["attention_head_dim"]
+        if isinstance(module, Downsample) and given["downsample_padding"]:
+            module.padding = 1, 0, 1, 0  # a last column or row of zeros would never be read
+    model.time_embedding.shift = given["freq_shift"]
+    weights = read_weights(folder, "diffusion_pytorch_model.safetensors")
     for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
         weights = {name.replace(f".{old}.", f".{new}."): w for name, w in weights.items()}  # as of 2022
-    model.load_state_dict(weights)
-    return model.eval()
+    if given["flip_sin_to_cos"] and "time_embedding.linear_1.weight" in weights:  # cosines come first there
+        first = weights["time_embedding.linear_1.weight"]  # (E, D)
+        weights["time_embedding.linear_1.weight"] = first.roll(first.shape[1] // 2, dims=1)  # (E, D)
+    return fill(model, weights)
 
 
 # --8<-- [end:pretrained]

@@ -49,7 +49,7 @@ def at(table: Tensor, level: Tensor, x: Tensor) -> Tensor:
     wrong = level.shape != x.shape[:1] or level.is_floating_point()
     if wrong or level.min() < 0 or level.max() >= len(table):
         raise ValueError(f"one integer level in [0, {len(table)}) per example is expected, given {level}")
-    entry = table[level.to(table.device)].to(x)[:, None]  # (B, 1) one number for each example
+    entry = table[level.to(table.device).long()].to(x)[:, None]  # (B, 1) one number for each example
     return entry
 
 
@@ -182,8 +182,9 @@ def train(
 # --8<-- [start:langevin]
 def langevin_step(x: Tensor, score: Tensor, step: float, noise: Tensor) -> Tensor:
     """Half a step along the score, and noise of variance `step`, for examples x (B, D)."""
-    if step <= 0:
-        raise ValueError(f"step > 0 is expected, given {step}")
+    if step <= 0 or not x.shape == score.shape == noise.shape:
+        given = f"{step}, {tuple(x.shape)}, {tuple(score.shape)} and {tuple(noise.shape)}"
+        raise ValueError(f"step > 0, and x, score and noise of one shape, are expected, given {given}")
     x = x + step / 2 * score + math.sqrt(step) * noise  # (B, D)
     return x
 

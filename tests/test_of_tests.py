@@ -564,6 +564,19 @@ def test_a_module_without_a_test_is_told(tree):
     assert f"{TOY}:1: the module has no test. Write {TESTS}" in problems(tree)
 
 
+def test_a_page_with_much_open_code_is_told(tree):
+    """Thirty-one times the same block; folded, they are no burden."""
+    page = tree / POST
+    block = re.search(r"^```python\n.*?^```\n", page.read_text(), re.M | re.S)[0]
+    page.write_text(page.read_text() + f"\n{block}" * 31)
+    told = [problem for problem in problems(tree) if "lie open" in problem]
+    assert len(told) == 1 and re.search(
+        rf"^{POST}:\d+: 3\d blocks of code with \d+ lines lie open. At most 30", told[0]
+    )
+    page.write_text(page.read_text().replace("```python\n", "```python fold\n"))
+    assert not [problem for problem in problems(tree) if "lie open" in problem]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -11,15 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+def timestep_embedding(t: Tensor, dim: int, shift: int = 1) -> Tensor:
     """Write each level t as dim/2 sines and dim/2 cosines, of wavelengths from 2 pi to 20,000 pi.
 
-    Args: t (B,) levels; dim even, at least 4. Returns (B, dim). Section 4 and appendix B.
+    Args: t (B,) levels; dim even, at least 4; shift, 0 in some libraries, whose longest wave is a little
+    shorter. Returns (B, dim). Section 4 and appendix B.
     """
     if dim < 4 or dim % 2:
         raise ValueError(f"dim is an even number of at least 4, given {dim}")
     half = dim // 2  # one frequency for each pair of a sine and a cosine
-    exponent = -math.log(10_000) * torch.arange(half, device=t.device) / (half - 1)  # (D // 2,) from 0 down
+    index = torch.arange(half, device=t.device)  # (D // 2,)
+    exponent = -math.log(10_000) * index / (half - shift)  # (D // 2,) from 0 down
     frequency = torch.exp(exponent)  # (D // 2,) from 1 down to 1/10,000, evenly in the logarithm
     angle = t[:, None].float() * frequency  # (B, D // 2) how far each wave has turned at level t
     embedding = torch.cat([angle.sin(), angle.cos()], dim=1)  # (B, D) all sines, then all cosines
@@ -31,12 +33,13 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int, time_dim: int):
         super().__init__()
-        self.dim = dim  # how many waves
+        self.dim, self.shift = dim, 1  # how many waves; see timestep_embedding
         self.linear_1 = nn.Linear(dim, time_dim)  # widens the waves
         self.linear_2 = nn.Linear(time_dim, time_dim)  # mixes them
 
     def forward(self, t: Tensor) -> Tensor:
-        wave = timestep_embedding(t, self.dim).to(self.linear_1.weight.dtype)  # (B, D) the waves of level t
+        wave = timestep_embedding(t, self.dim, self.shift)  # (B, D) the waves of level t
+        wave = wave.to(self.linear_1.weight.dtype)  # (B, D) in the type of the weights
         hidden = F.silu(self.linear_1(wave))  # (B, E) widened, with a smooth non-linearity
         embedding = self.linear_2(hidden)  # (B, E) what every residual block is told about the level
         return embedding
@@ -73,10 +76,11 @@ class ResBlock(nn.Module):
 
 # --8<-- [start:attention]
 class Attention(nn.Module):
-    """Self-attention over the pixels (one head): every pixel may look at every other one."""
+    """Self-attention over the pixels: every pixel may look at every other one."""
 
     def __init__(self, width: int, groups: int):
         super().__init__()
+        self.heads = 1  # the paper's choice
         self.group_norm = nn.GroupNorm(groups, width, eps=1e-6)  # steady scale
         self.to_q = nn.Linear(width, width)  # what a pixel asks
         self.to_k = nn.Linear(width, width)  # what a pixel offers
@@ -86,10 +90,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]  # to restore the image below
         pixels = self.group_norm(x).flatten(2).transpose(1, 2)  # (B, H * W, O) the image as a sequence
-        query = self.to_q(pixels)[:, None]  # (B, 1, H * W, O) one head: what each pixel asks
-        key = self.to_k(pixels)[:, None]  # (B, 1, H * W, O) what it offers
-        value = self.to_v(pixels)[:, None]  # (B, 1, H * W, O) what it passes on
-        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]  # (B, H * W, O) means of values
+        query, key, value = (  # what each pixel asks, offers and passes on
+            part(pixels).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in (self.to_q, self.to_k, self.to_v)
+        )  # (B, _, H * W, _), (B, _, H * W, _), (B, _, H * W, _) one matrix for each head
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, _, H * W, _) means of values
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, H * W, O) the heads side by side
         mixed = self.to_out[0](mixed).transpose(1, 2)  # (B, O, H * W) back to channels first
         out = x + mixed.unflatten(2, (height, width))  # (B, O, H, W) a correction of x again
         return out
@@ -104,10 +110,11 @@ class Downsample(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
+        self.padding = 0, 1, 0, 1  # left, right, above, below
         self.conv = nn.Conv2d(width, width, 3, stride=2)  # every second pixel, with its neighbours
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (0, 1, 0, 1))  # (B, O, H + 1, W + 1) one more column and row of zeros
+        padded = F.pad(x, self.padding)  # (B, O, H + 1, W + 1) one more column and row of zeros
         half = self.conv(padded)  # (B, O, H // 2, W // 2) coarser, and four times cheaper to work on
         return half
 

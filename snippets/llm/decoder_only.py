@@ -9,30 +9,27 @@ Positions are counted from 0.
 """
 
 # --8<-- [start:imports]
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import trange
 
 # --8<-- [end:imports]
 from snippets.data.text import as_bytes, text
-from snippets.llm.rope import angles, by_parts, inverse_frequencies, rope_settings
+from snippets.llm.rope import angles, inverse_frequencies
 
 
 # --8<-- [start:config]
 @dataclass(frozen=True)
 class Config:
-    """Sizes of a model. Raises ValueError for sizes that do not divide."""
+    """Sizes of a model. Raises ValueError for sizes below 1 and for sizes that do not divide."""
 
     vocabulary: int = 256  # bytes
     context: int = 512  # positions that it can read
@@ -43,10 +40,13 @@ class Config:
     num_key_heads: int = 2  # of keys and values; a real GPT-2 has as many as num_heads
     tied: bool = True  # whether the head is the embedding
     eps: float = 1e-5
+    window: int | None = None  # of the newest positions that a query sees, as in Mistral 7B; None: all
 
     def __post_init__(self):
-        few = min(self.num_heads, self.num_key_heads) < 1
-        if few or self.width % (2 * self.num_heads) or self.num_heads % self.num_key_heads:
+        sizes = self.vocabulary, self.context, self.width, self.hidden, self.num_layers, self.window or 1
+        if min(*sizes, self.num_heads, self.num_key_heads) < 1 or self.eps <= 0:
+            raise ValueError(f"sizes of at least 1 and eps above 0 are expected, given {self}")
+        if self.width % (2 * self.num_heads) or self.num_heads % self.num_key_heads:
             given = f"{self.width}, {self.num_heads}, {self.num_key_heads}"
             raise ValueError(f"width / heads even, and heads / key heads whole, are expected, given {given}")
 
@@ -95,18 +95,25 @@ def heads(x: Tensor, size: int) -> Tensor:
     return apart
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Causal attention of the newest T of S positions (B, T, H * D). H / G query heads share a key head."""
-    new, seen, group = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
+def attend(query: Tensor, key: Tensor, value: Tensor, window: int | None = None) -> Tensor:
+    """Causal attention of the newest T of S positions (B, T, H * D). H / G query heads share a key head.
+
+    With a window, a query sees only so many positions, itself among them.
+    """
+    new, group = query.shape[2], query.shape[1] // key.shape[1]
+    if window is not None:  # what not even the first query sees
+        key, value = key[:, :, -(window + new - 1) :], value[:, :, -(window + new - 1) :]  # (B, G, S, D), _
+    seen = key.shape[2]
     if new == 1:  # it may see everything: no mask, and queries that share keys become rows of one matrix
         rows = query.unflatten(1, (-1, group)).squeeze(3)  # (B, G, _, D)
         mixed = F.scaled_dot_product_attention(rows, key, value)  # (B, G, _, D)
         return mixed.flatten(1).unsqueeze(1)
     mask = None  # is_causal is the mask for S = T only
-    if new < seen:
+    if new < seen or (window is not None and window < seen):
         mask = torch.ones(new, seen, dtype=torch.bool, device=key.device).tril(seen - new)  # (T, S)
+        mask = mask if window is None else mask.triu(seen - new - window + 1)  # (T, S)
     mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=new == seen, enable_gqa=True
+        query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=True
     )  # (B, H, T, D)
     return mixed.transpose(1, 2).flatten(2)
 
@@ -137,7 +144,9 @@ def empty_cache(model: nn.Module, batch: int, room: int) -> list[Cache]:
 
 
 def check_tokens(tokens: Tensor, vocabulary: int) -> None:
-    """Raise ValueError unless all tokens are in the vocabulary."""
+    """Raise ValueError unless all tokens are integers that index an embedding, and in the vocabulary."""
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"tokens of int64 are expected, given {tokens.dtype}: .long() converts them")
     least, most = (end.item() for end in tokens.aminmax())
     if least < 0 or most >= vocabulary:
         raise ValueError(f"tokens from 0 to {vocabulary - 1} are expected, given {least} to {most}")
@@ -145,7 +154,7 @@ def check_tokens(tokens: Tensor, vocabulary: int) -> None:
 
 def places(tokens: Tensor, config: Config, cache: list[Cache] | None) -> slice:
     """Where new tokens (B, T) stand. Raises ValueError if they are none, too many, or no tokens."""
-    if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.numel():
+    if tokens.ndim != 2 or not tokens.numel():
         raise ValueError(f"at least one token, integers (B, T), is expected, given {tuple(tokens.shape)}")
     if cache and len(cache[0].keys) != len(tokens):
         raise ValueError(f"a cache of {len(tokens)} texts is expected, given one of {len(cache[0].keys)}")
@@ -153,7 +162,7 @@ def places(tokens: Tensor, config: Config, cache: list[Cache] | None) -> slice:
     if start + tokens.shape[1] > min(room, config.context):
         given = f"context {config.context}, room for {room} and {start} + {tokens.shape[1]} positions"
         raise ValueError(f"no more positions than the context and the cache have are expected, given {given}")
-    if tokens.shape[1] > 1:  # a lone one is most often our own, and looking would cost a tenth of its time
+    if tokens.shape[1] > 1 or not cache:  # a lone one after others is our own, and looking costs a tenth
         check_tokens(tokens, config.vocabulary)
     return slice(start, start + tokens.shape[1])
 
@@ -167,7 +176,7 @@ class GPT2Block(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_dim, self.window = config.head_dim, config.window
         width, keys = config.width, config.head_dim * config.num_key_heads
         self.norm_1, self.norm_2 = nn.LayerNorm(width, config.eps), nn.LayerNorm(width, config.eps)
         self.to_query, self.to_out = nn.Linear(width, width), nn.Linear(width, width)
@@ -181,7 +190,7 @@ class GPT2Block(nn.Module):
         value = heads(self.to_value(normed), self.head_dim)  # (B, G, T, D)
         if cache is not None:
             key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
-        x = x + self.to_out(attend(query, key, value))  # (B, T, W)
+        x = x + self.to_out(attend(query, key, value, self.window))  # (B, T, W)
         x = x + self.down(F.gelu(self.up(self.norm_2(x)), approximate="tanh"))  # (B, T, W)
         return x
 
@@ -195,7 +204,7 @@ class LlamaBlock(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_dim, self.window = config.head_dim, config.window
         width, hidden, keys = config.width, config.hidden, config.head_dim * config.num_key_heads
         self.norm_1, self.norm_2 = RMSNorm(width, config.eps), RMSNorm(width, config.eps)
         self.to_query, self.to_out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
@@ -210,7 +219,7 @@ class LlamaBlock(nn.Module):
         value = heads(self.to_value(normed), self.head_dim)  # (B, G, T, D)
         if cache is not None:
             key, value = cache.extend(key, value)  # (B, G, S, D), (B, G, S, D)
-        x = x + self.to_out(attend(query, key, value))  # (B, T, W)
+        x = x + self.to_out(attend(query, key, value, self.window))  # (B, T, W)
         normed = self.norm_2(x)  # (B, T, W)
         x = x + self.down(F.silu(self.gate(normed)) * self.up(normed))  # (B, T, W)
         return x
@@ -264,9 +273,12 @@ class GPT2(nn.Module):
 
 # --8<-- [start:llama]
 class Llama(nn.Module):
-    """Nothing is added to the tokens; each layer turns queries and keys by frequencies theta (P,)."""
+    """Nothing is added to the tokens; each layer turns queries and keys by frequencies theta (P,).
 
-    def __init__(self, config: Config, theta: Tensor | None = None):
+    YaRN makes both larger by a magnitude. Raises ValueError for frequencies that do not fit the heads.
+    """
+
+    def __init__(self, config: Config, theta: Tensor | None = None, magnitude: float = 1.0):
         super().__init__()
         self.config = config
         self.token = nn.Embedding(config.vocabulary, config.width)
@@ -274,16 +286,25 @@ class Llama(nn.Module):
         self.norm = RMSNorm(config.width, config.eps)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
         initialize(self)
-        theta = inverse_frequencies(config.head_dim) if theta is None else theta  # (P,)
-        angle = angles(torch.arange(config.context), theta)  # (C, P) float64, rounded once
-        self.register_buffer("cos", angle.cos().to(self.token.weight), persistent=False)
-        self.register_buffer("sin", angle.sin().to(self.token.weight), persistent=False)
+        if theta is None:
+            theta = inverse_frequencies(config.head_dim)  # (P,)
+        elif theta.shape != (config.head_dim // 2,) or not theta.isfinite().all():
+            given = f"{tuple(theta.shape)}: {theta}"
+            raise ValueError(f"{config.head_dim // 2} finite frequencies are expected, given {given}")
+        angle = angles(torch.arange(config.context), theta.double())  # (C, P)
+        self.cos, self.sin = magnitude * angle.cos(), magnitude * angle.sin()  # (C, P), (C, P)
+
+    def turns(self, place: slice | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (T, P) of some places, from float64 rounded once, to the type of x."""
+        if self.cos.device != x.device:
+            self.cos, self.sin = self.cos.to(x.device), self.sin.to(x.device)  # (C, P), (C, P)
+        return self.cos[place].to(x), self.sin[place].to(x)
 
     def forward(self, tokens: Tensor, cache: list[Cache] | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of tokens (B, T), which follow those in the cache."""
         place = places(tokens, self.config, cache)
         x = self.token(tokens)  # (B, T, W)
-        cos, sin = self.cos[place].to(x), self.sin[place].to(x)  # (T, P), (T, P)
+        cos, sin = self.turns(place, x)  # (T, P), (T, P)
         for layer, block in enumerate(self.blocks):
             x = block(x, cos, sin, cache[layer] if cache else None)  # (B, T, W)
         logits = self.head(self.norm(x))  # (B, T, V)
@@ -341,9 +362,10 @@ def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
 def train(model: nn.Module, codes: Tensor, num_steps: int, rate: float = 3e-3) -> list[float]:
     """Train on random windows of codes (N,), as long as the context, 4 a step. Returns losses in nats."""
     length = model.config.context
-    if num_steps < 1 or len(codes) <= length:
-        given = f"{num_steps} steps, {len(codes)} codes"
+    if num_steps < 1 or codes.ndim != 1 or len(codes) <= length:
+        given = f"{num_steps} steps, {tuple(codes.shape)} codes"
         raise ValueError(f"num_steps >= 1 and more than {length} codes are expected, given {given}")
+    check_tokens(codes, model.config.vocabulary)
     device = codes.device
     generator = torch.Generator(device).manual_seed(0)
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -464,7 +486,9 @@ class Sampling:
         return logits.softmax(dim=-1)
 
     def draw(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The next token (B, 1) after logits (B, V)."""
+        """The next token (B, 1) after logits (B, V). Raises ValueError for NaN, of which argmax is silent."""
+        if logits.isnan().any():
+            raise ValueError("logits that are numbers are expected, given NaN among them")
         if self.temperature == 0:
             return logits.argmax(dim=-1, keepdim=True)
         return torch.multinomial(self.probabilities(logits), 1, generator=generator)
@@ -536,7 +560,7 @@ def fast_step(model: Llama, token: Tensor, place: Tensor, cache: list[Cache]) ->
     """Logits (V,) after one token (1,) at its place (1,). Shapes are the same at each step: compile it."""
     config = model.config
     x = model.token.weight[token][0]  # (W,)
-    cos, sin = model.cos[place].to(x), model.sin[place].to(x)  # (1, P), (1, P)
+    cos, sin = model.turns(place, x)  # (1, P), (1, P)
     seen = torch.arange(cache[0].keys.shape[2], device=x.device) <= place  # (C,) the rest is not written yet
     for block, (keys, values) in zip(model.blocks, ((c.keys[0], c.values[0]) for c in cache), strict=True):
         normed = block.norm_1(x)  # (W,)
@@ -562,8 +586,9 @@ def generate_fast(
 ) -> Tensor:
     """As `generate`, for one prompt (1, T), with a compiled fast_step."""
     check_prompt(prompt, num_new, model.config)
-    if len(prompt) != 1:
-        raise ValueError(f"one text is expected, given {len(prompt)}")
+    if len(prompt) != 1 or model.config.window is not None:
+        given = f"{len(prompt)} and {model.config.window}"
+        raise ValueError(f"one text and a model without a window are expected, given {given}")
     room = -(-(prompt.shape[1] + num_new) // 128) * 128  # few sizes, since a compiler likes fixed ones
     cache = empty_cache(model, 1, room)
     token = sampling.draw(model(prompt, cache)[:, -1], generator)  # (1, 1)
@@ -586,6 +611,8 @@ def accept(target: Tensor, draft: Tensor, drafted: Tensor, generator=None) -> Te
     if target.shape != (len(drafted) + 1, draft.shape[-1]) or draft.shape[0] != len(drafted):
         given = f"{tuple(target.shape)}, {tuple(draft.shape)}, {tuple(drafted.shape)}"
         raise ValueError(f"target (K + 1, V), draft (K, V) and drafted (K,) are expected, given {given}")
+    if len(drafted):
+        check_tokens(drafted, draft.shape[1])
     here = torch.arange(len(drafted), device=drafted.device)  # (K,)
     ratio = target[here, drafted] / draft[here, drafted]  # (K,)
     chance = torch.rand(len(drafted), generator=generator, device=ratio.device)  # (K,)
@@ -670,101 +697,6 @@ def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tens
 
 
 # --8<-- [end:names]
-
-
-# --8<-- [start:load]
-def read_folder(folder: str, expected: dict) -> tuple[dict, dict[str, Tensor]]:
-    """A folder's config.json and weights; ValueError where the config differs from what is expected."""
-    given = json.loads((Path(folder) / "config.json").read_text())
-    other = {name: given[name] for name in expected if given.get(name, expected[name]) != expected[name]}
-    if other:
-        wanted = {name: expected[name] for name in other}
-        raise ValueError(f"a model with {wanted} is expected, given {other} in {folder}")
-    weights = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):  # large models come in several files
-        weights |= load_file(path)
-    if not weights:
-        raise ValueError(f"files *.safetensors are expected in {folder}, given none")
-    return given, weights
-
-
-def load_gpt2(folder: str) -> GPT2:
-    """A GPT-2 from a folder in transformers' layout. Its matrices are (in, out), and q, k, v are one."""
-    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "scale_attn_weights": True}
-    expected |= {"scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
-    given, weights = read_folder(folder, expected)
-    width, num_heads = given["n_embd"], given["n_head"]
-    model = GPT2(
-        Config(
-            vocabulary=given["vocab_size"],
-            context=given["n_positions"],
-            width=width,
-            hidden=given.get("n_inner") or 4 * width,
-            num_layers=given["n_layer"],
-            num_heads=num_heads,
-            num_key_heads=num_heads,
-            tied=given.get("tie_word_embeddings", True),
-            eps=given["layer_norm_epsilon"],
-        )
-    )
-    weights = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
-    state = {"token.weight": weights["wte.weight"], "position.weight": weights["wpe.weight"]}
-    state |= {f"norm.{kind}": weights[f"ln_f.{kind}"] for kind in ("weight", "bias")}
-    state["head.weight"] = weights["wte.weight" if model.config.tied else "lm_head.weight"]
-    names = {
-        "ln_1": "norm_1",
-        "ln_2": "norm_2",
-        "attn.c_proj": "to_out",
-        "mlp.c_fc": "up",
-        "mlp.c_proj": "down",
-    }
-    for layer in range(given["n_layer"]):
-        for kind in ("weight", "bias"):
-            for theirs, ours in names.items():
-                weight = weights[f"h.{layer}.{theirs}.{kind}"]  # _ a matrix or a vector
-                state[f"blocks.{layer}.{ours}.{kind}"] = weight.T if weight.ndim == 2 else weight
-            fused = weights[f"h.{layer}.attn.c_attn.{kind}"]  # _ (W, 3 W) or (3 W,)
-            for ours, part in zip(("to_query", "to_key", "to_value"), fused.chunk(3, dim=-1), strict=True):
-                state[f"blocks.{layer}.{ours}.{kind}"] = part.T if part.ndim == 2 else part
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def load_llama(folder: str) -> Llama:
-    """A Llama 1, 2 or 3 from a folder in transformers' layout."""
-    expected = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    given, weights = read_folder(folder, expected)
-    num_heads = given["num_attention_heads"]
-    config = Config(
-        vocabulary=given["vocab_size"],
-        context=given["max_position_embeddings"],
-        width=given["hidden_size"],
-        hidden=given["intermediate_size"],
-        num_layers=given["num_hidden_layers"],
-        num_heads=num_heads,
-        num_key_heads=given.get("num_key_value_heads") or num_heads,
-        tied=given.get("tie_word_embeddings", False),
-        eps=given["rms_norm_eps"],
-    )
-    kind, base, rope = rope_settings(given)
-    if kind not in ("default", "llama3") or (given.get("head_dim") or config.head_dim) != config.head_dim:
-        expected = f"rope_type default or llama3 and head_dim {config.head_dim} are"
-        raise ValueError(f"{expected} expected, given {kind} and {given.get('head_dim')}")
-    theta = inverse_frequencies(config.head_dim, base)  # (P,)
-    if kind == "llama3":
-        bands = rope["low_freq_factor"], rope["high_freq_factor"]
-        theta = by_parts(theta, rope["factor"], rope["original_max_position_embeddings"], *bands)  # (P,)
-    model = Llama(config, theta)
-    names = LLAMA_NAMES | {"input_layernorm": "norm_1", "post_attention_layernorm": "norm_2"}
-    names |= {"model.embed_tokens": "token", "model.norm": "norm", "lm_head": "head"}
-    state = renamed(weights, names)
-    if config.tied:
-        state["head.weight"] = state["token.weight"]
-    model.load_state_dict({name: state[name] for name in model.state_dict()})  # a folder may hold more
-    return model.eval()
-
-
-# --8<-- [end:load]
 
 
 # --8<-- [start:main]

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
+from snippets.blocks.checkpoint import read_config, read_weights
 from snippets.data.code import code
 from snippets.data.text import text
 from snippets.llm.decoder_only import Config, Llama, bits_per_byte, renamed, train
@@ -224,33 +225,48 @@ def save_adapter(model: nn.Module, folder: str) -> None:
 
 
 # --8<-- [start:load]
-def load_adapter(model: nn.Module, folder: str, names: dict[str, str]) -> nn.Module:
+PLAIN = {"peft_type": "LORA", "bias": "none", "rank_pattern": {}, "alpha_pattern": {}, "use_dora": False}
+PLAIN |= {"modules_to_save": None, "trainable_token_indices": None, "layer_replication": None}
+PLAIN |= {"alora_invocation_tokens": None, "target_parameters": None, "arrow_config": None}
+PLAIN |= {"kasa_config": None, "velora_config": None, "monteclora_config": None, "use_bdlora": None}
+PLAIN |= {"use_qalora": False, "lora_bias": False}  # what peft 0.21 can do beside plain LoRA
+
+
+def load_adapter(model: nn.Module, folder: str | Path, names: dict[str, str]) -> nn.Module:
     """Put the adapters of a folder in peft's layout on a model, parts of whose paths have other names there.
 
-    Raises ValueError for what is more than LoRA, for layers that the model lacks, and for other shapes.
+    Raises ValueError for what is more than LoRA, for layers that the model lacks, and for other shapes; the
+    model is then as it was.
     """
-    given = json.loads((Path(folder) / "adapter_config.json").read_text())
-    plain = {"peft_type": "LORA", "use_dora": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
-    plain |= {"alora_invocation_tokens": None}
-    other = {name: given[name] for name in plain if given.get(name, plain[name]) != plain[name]}
-    start = given.get("init_lora_weights", True)
+    given = read_config(folder, PLAIN, name="adapter_config.json")
+    given = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "init_lora_weights": True} | given  # peft's
+    rank, start = given["r"], given["init_lora_weights"]
     if start not in (True, False, "gaussian", "orthogonal", "eva"):  # PiSSA and others change the base
-        other["init_lora_weights"] = start
-    weights = renamed(load_file(Path(folder) / "adapter_model.safetensors"), names)
+        raise ValueError(f"a start that does not change the base is expected, given {start}")
+    weights = renamed(read_weights(folder, "adapter_model.safetensors"), names)
     weights = {key.removeprefix("base_model.model."): weight for key, weight in weights.items()}
     paths = {key.rpartition(".lora_")[0] for key in weights}
-    if other or weights.keys() != {f"{path}.lora_{part}.weight" for path in paths for part in "AB"}:
-        raise ValueError(f"plain LoRA of linear layers is expected, given {other} and {sorted(weights)}")
-    alpha = given["lora_alpha"] * (math.sqrt(given["r"]) if given.get("use_rslora") else 1)
-    add_adapters(model, sorted(paths), given["r"], alpha, given["lora_dropout"])
-    for path, adapter in adapters(model).items():
-        for part, wanted in (("A", adapter.A), ("B", adapter.B)):
-            weight = weights[f"{path}.lora_{part}.weight"]  # _ (R, I) or (O, R)
-            if weight.shape != wanted.shape:
-                remove_adapters(model)
-                shapes = f"{tuple(wanted.shape)} is expected, given {tuple(weight.shape)}"
-                raise ValueError(f"for {part} of {path}, {shapes}")
-            wanted.data.copy_(weight)
+    wanted = {f"{path}.lora_{part}.weight" for path in paths for part in "AB"}
+    if not paths or weights.keys() != wanted:
+        other = sorted(weights.keys() ^ wanted)
+        given = f"{len(paths)} layers and {len(other)} weights that are none or lack one {other[:1]}"
+        raise ValueError(f"A and B of each layer, and nothing else, are expected, given {given}")
+    alpha = given["lora_alpha"] * (math.sqrt(rank) if given.get("use_rslora") else 1)
+    layers = dict(model.named_modules())
+    for path in sorted(paths):  # before anything is changed
+        if path not in layers:
+            raise ValueError(f"an adapter of a layer of the model is expected, given one of {path}")
+        transposed, (rows, columns) = is_transposed(layers[path]), layers[path].weight.shape
+        inputs, outputs = (rows, columns) if transposed else (columns, rows)
+        for part, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
+            if (found := tuple(weights[f"{path}.lora_{part}.weight"].shape)) != shape:
+                raise ValueError(f"for {part} of {path}, {shape} is expected, given {found}")
+    model.requires_grad_(False)
+    for path in sorted(paths):
+        layer = LoRA(layers[path], rank, alpha, given["lora_dropout"])
+        layer.A.data.copy_(weights[f"{path}.lora_A.weight"])
+        layer.B.data.copy_(weights[f"{path}.lora_B.weight"])
+        model.set_submodule(path, layer)
     return model
 
 

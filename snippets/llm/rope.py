@@ -7,7 +7,6 @@ Positions and pairs are counted from 0, as the code of all models does; the pape
 """
 
 # --8<-- [start:imports]
-import json
 import math
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 # --8<-- [end:imports]
+from snippets.blocks.checkpoint import read_config
 from snippets.data.text import text
 
 
@@ -424,45 +424,73 @@ def loss_by_position(model: nn.Module, passage: Tensor, length: int) -> Tensor:
 
 
 # --8<-- [start:settings]
+FULL = "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2"  # turn all of a head
+
+
 def rope_settings(config: dict) -> tuple[str, float, dict]:
-    """Kind, base and all else that a config.json in transformers' layout says of rotation, old or new."""
-    given = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})  # old and new name
+    """Kind, base and all else that a config.json in transformers' layout says of rotation, old or new.
+
+    Raises ValueError for what this page does not have, and for a model of another kind of rotation.
+    """
+    given = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})  # the old name wins
     kind = given.get("rope_type") or given.get("type") or "default"
     base = given.get("rope_theta") or config.get("rope_theta") or 10_000.0
-    return kind, base, given
+    trained = config.get("max_position_embeddings") or config.get("max_sequence_length") or 2048  # Llama 1's
+    first = config.get("original_max_position_embeddings")  # before the model was stretched; it wins, too
+    first = first or given.get("original_max_position_embeddings") or trained
+    plain = {"partial_rotary_factor": 1.0, "mscale": None, "mscale_all_dim": None, "truncate": True}
+    other = {name: given[name] for name in plain if given.get(name, plain[name]) not in (plain[name], None)}
+    part = {"partial_rotary_factor": 1.0, "rotary_pct": 1.0, "rotary_dim": None}
+    other |= {name: config[name] for name in part if config.get(name, part[name]) not in (part[name], None)}
+    other |= {name: value for name, value in given.items() if isinstance(value, dict)}  # by kind of layer
+    if config.get("model_type", FULL[0]) not in FULL:
+        other["model_type"] = config["model_type"]
+    if other or kind not in ("default", "linear", "dynamic", "yarn", "llama3"):
+        expected = f"default, linear, dynamic, yarn or llama3, one for all layers and features, of {FULL},"
+        raise ValueError(f"a rope_type {expected} is expected, given {kind} and {other}")
+    factor = given.get("factor") or (trained / first if kind == "yarn" else 1.0)
+    return kind, base, given | {"factor": factor, "trained": trained, "first": first}
 
 
 # --8<-- [end:settings]
 
 
 # --8<-- [start:config]
-def load_rope(folder: str, length: int) -> Rope:
-    """The frequencies of a model in transformers' layout, for a text of `length`, from its config.json."""
-    config = json.loads((Path(folder) / "config.json").read_text())
+def stretched(config: dict, length: int | None = None) -> tuple[Tensor, float]:
+    """Frequencies (P,) and YaRN's magnitude that a config.json asks for, for a text of `length`.
+
+    Raises ValueError as rope_settings does, and for frequencies that depend on a length that is not given.
+    """
     kind, base, given = rope_settings(config)
     dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    trained, factor = config["max_position_embeddings"], given.get("factor") or 1.0
-    first = given.get("original_max_position_embeddings") or trained  # before the model was stretched
-    unknown = given.keys() & {"mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"}
-    if unknown or kind not in ("default", "linear", "dynamic", "yarn", "llama3"):
-        expected = "default, linear, dynamic, yarn or llama3, without mscale, truncate or partial turning,"
-        raise ValueError(f"a rope_type {expected} is expected, given {given}")
+    factor, first = given["factor"], given["first"]
     theta = inverse_frequencies(dim, base)  # (P,)
     if kind == "linear":
         theta = linear(theta, factor)  # (P,)
     if kind == "dynamic":
-        theta = dynamic_ntk(dim, length, trained, factor, base)  # (P,)
+        if length is None:
+            raise ValueError("a length is expected for rope_type dynamic, given none: it changes with it")
+        theta = dynamic_ntk(dim, length, given["trained"], factor, base)  # (P,)
     if kind == "llama3":
         theta = by_parts(theta, factor, first, given["low_freq_factor"], given["high_freq_factor"])  # (P,)
     if kind != "yarn":
-        return Rope(theta)
+        return theta, 1.0
     fast, slow = given.get("beta_fast") or 32.0, given.get("beta_slow") or 1.0
-    return Rope(
-        yarn(dim, factor, first, base, fast, slow), given.get("attention_factor") or yarn_magnitude(factor)
-    )
+    theta = yarn(dim, factor, first, base, fast, slow)  # (P,)
+    return theta, given.get("attention_factor") or yarn_magnitude(factor)
 
 
 # --8<-- [end:config]
+
+
+# --8<-- [start:load]
+def load_rope(folder: str | Path, length: int) -> Rope:
+    """The attention of this page with the frequencies of a folder's config.json, for a text of `length`."""
+    theta, magnitude = stretched(read_config(folder, {}), length)  # (P,), a number
+    return Rope(theta, magnitude)
+
+
+# --8<-- [end:load]
 
 
 # --8<-- [start:main]

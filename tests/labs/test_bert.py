@@ -182,11 +182,22 @@ def test_pre_training_helps_with_quotes_and_not_for_sure_with_kinds(results):
 @pytest.mark.claim("bert-search")
 def test_thirty_questions_do_not_tell_vectors_from_words(results):
     search = results(LAB)["search"]
-    assert search["interval"][0] < 0 < search["interval"][1]
-    assert search["interval_in_five"][0] < 0 < search["interval_in_five"][1]
-    assert max(search["first"].values()) < 15 and search["first"]["bert"] > search["first"]["bm25"]
+    for interval in (search["interval"], search["interval_in_five"]):
+        assert interval["bert_bm25"][0] < 0 < interval["bert_bm25"][1]
+    assert search["first"]["bm25"] < search["first"]["bert"] < 15
     assert search["difference"] == pytest.approx((search["first"]["bert"] - search["first"]["bm25"]) / 30)
     assert "How can I leave a loop early?" in [question for question, topic in search["missed"]["bert"]]
+
+
+@pytest.mark.claim("bert-search-attempt")
+def test_neither_windows_nor_ranks_together_find_more(results):
+    search = results(LAB)["search"]
+    first, five = search["interval"], search["interval_in_five"]
+    for change in (first["windows_bert"], first["both_windows"], five["windows_bert"]):
+        assert change[0] < 0 < change[1]
+    assert five["both_windows"][1] < 0  # "makes it worse"
+    assert max(search["first"].values()) == 10 == search["first"]["bert"]  # "neither finds more", "two thirds are not"
+    assert search["windows"] > 2 * search["passages"]
 
 
 @pytest.mark.claim("bert-speed")

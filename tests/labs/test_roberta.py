@@ -8,6 +8,7 @@ from theme.page.pages import ROOT
 from theme.page.results import load
 
 RUNGS = ["bert", "dynamic", "no_nsp", "full", "batch", "bpe"]
+LONGER = RUNGS[:4]
 STEPS = dict(zip(RUNGS[1:], zip(RUNGS[1:], RUNGS, strict=False), strict=True)) | {"whole": ("bpe", "bert")}
 
 
@@ -26,6 +27,15 @@ def test_every_rung_has_five_seeds_and_a_rate_inside_of_those_tried(results):
         assert len(lab[f"ladder.{rung}.nats"]["seeds"]) == len(lab[f"task.{rung}.right"]["seeds"]) == 5
         tried = lab[f"ladder.{rung}.rates_tried"]
         assert len(tried) >= 3 and lab[f"ladder.{rung}.rate"] in tried
+
+
+def test_every_longer_training_has_five_seeds_and_a_rate_inside_of_those_tried(results):
+    for rung in LONGER:
+        long = results("LLM/Roberta")[f"longer.{rung}"]
+        assert len(long["nats"]["seeds"]) == len(long["right"]["seeds"]) == 5
+        assert long["rates_tried"] == sorted(long["rates_tried"]) and len(long["rates_tried"]) >= 3
+        assert long["rates_tried"][0] < long["rate"] < long["rates_tried"][-1]
+        assert long["rate"] == long["rates_tried"][long["costs_by_rate"].index(min(long["costs_by_rate"]))]
 
 
 def test_the_lab_took_less_than_forty_minutes_of_one_core():
@@ -88,6 +98,20 @@ def test_fixed_masks_leave_places_that_are_never_asked_for(results):
 @pytest.mark.claim("roberta-fault-static")
 def test_one_mask_asks_for_a_seventh(results):
     assert results("LLM/Roberta")["asked.one.3"] == pytest.approx(0.15, abs=0.01)
+
+
+@pytest.mark.claim("roberta-fault-positions")
+def test_positions_off_by_one_cost_a_little_and_no_right_words(results):
+    lab = results("LLM/Roberta")
+    off, right = lab["faults.positions"], lab["longer.full"]
+    pairs = zip(off["nats"]["seeds"], right["nats"]["seeds"], strict=True)
+    assert all(0 < wrong - as_trained < 0.1 for wrong, as_trained in pairs)
+    tie(off["right"], right["right"], within=0.01, paired=True)
+
+
+@pytest.mark.claim("roberta-fault-border")
+def test_few_rows_hold_parts_of_two_documents(results):
+    assert 0 < results("LLM/Roberta")["formats.full.two_documents"] < 0.01
 
 
 @pytest.mark.claim("roberta-formats")
@@ -166,6 +190,34 @@ def test_no_network_does_better_than_counts_of_words(results):
         assert min(lab[f"ladder.{rung}.nats"]["seeds"]) > lab["ladder.unigram.nats"]
         assert lab[f"ladder.{rung}.right"]["mean"] < lab["ladder.unigram.right"] + 0.001
         assert len(lab[f"ladder.{rung}.right"]["seeds"]) == 5
+
+
+@pytest.mark.claim("roberta-longer")
+def test_four_times_as_long_the_pairs_loss_hurts_and_new_masks_cannot_be_told(results):
+    lab = results("LLM/Roberta")
+    long = {rung: lab[f"longer.{rung}"] for rung in LONGER}
+    counts = lab["ladder.unigram"]
+    assert max(long["no_nsp"]["nats"]["seeds"]) < counts["nats"] - 0.5
+    assert min(long["no_nsp"]["right"]["seeds"]) > counts["right"] + 0.1
+    greater(long["no_nsp"]["right"], long["full"]["right"], paired=True)
+    full = paired(long["full"]["nats"], long["no_nsp"]["nats"])
+    assert full.low < 0 < full.high  # "in nats the step cannot be told"
+    assert long["full"]["nats"]["sd"] == max(rung["nats"]["sd"] for rung in long.values())
+    assert long["full"]["rate"] == 2 * long["no_nsp"]["rate"]
+    for measure in ("nats", "right"):
+        for before, after in zip(LONGER, LONGER[1:], strict=False):
+            gain = paired(long[after][measure], long[before][measure])
+            assert lab[f"longer.steps.{after}.{measure}"] == pytest.approx(list(gain), rel=1e-6, abs=1e-9)
+        masks = paired(long["dynamic"][measure], long["bert"][measure])
+        assert masks.low < 0 < masks.high  # "cannot be told"
+    greater(long["dynamic"]["nats"], long["no_nsp"]["nats"], paired=True)
+    greater(long["no_nsp"]["right"], long["dynamic"]["right"], paired=True)
+    assert long["bert"]["rate"] == long["dynamic"]["rate"] == long["no_nsp"]["rate"] != long["full"]["rate"]
+    neighbours = lab["longer.neighbours"]
+    assert min(long["no_nsp"]["right"]["seeds"]) > neighbours["right"]
+    for rung in ("bert", "dynamic"):  # "all have more nats than those counts"
+        assert min(long[rung]["nats"]["seeds"]) > neighbours["nats"]
+    assert 36 < lab["longer.epochs"] < 44 and lab["longer.total"] == 4 * lab["ladder.total"]
 
 
 @pytest.mark.claim("roberta-pairs")

@@ -518,19 +518,44 @@ def test_load_pretrained_reads_what_diffusers_writes(tmp_path, agrees):
 
 
 def test_load_pretrained_refuses_other_networks(tmp_path):
-    with pytest.raises(FileNotFoundError, match="config.json"):
+    with pytest.raises(ValueError, match="config.json is expected"):
         ddpm.load_pretrained(tmp_path)
     other = UNet2DModel(
-        block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2
+        block_out_channels=(32, 32),
+        down_block_types=("ResnetDownsampleBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
     )
     other.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="given.*'freq_shift': 0"):
+    with pytest.raises(ValueError, match="a symmetric U of .* is expected, given"):
         ddpm.load_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_load_pretrained_reads_what_differs_from_the_paper(tmp_path, agrees):
+    """Heads of 8 features, padding on both sides, cosines first, no shift, another eps: diffusers' own defaults."""
+    shape = {"block_out_channels": (16, 24, 40), "layers_per_block": 2, "norm_num_groups": 8, "sample_size": (8, 12)}
+    shape |= {"down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D")}
+    theirs = perturbed(UNet2DModel(up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"), **shape), 0.1).eval()
+    theirs.save_pretrained(tmp_path)
+    x, t = torch.randn(5, 3, 8, 12), torch.tensor([0, 1, 500, 998, 999])
+    wanted = theirs(x, t).sample
+    ours = ddpm.load_pretrained(tmp_path)
+    agrees(ours(x, t), wanted, "diffusers.UNet2DModel", 2e-5)
+    file = tmp_path / "config.json"
+    given = json.loads(file.read_text())
+    defaults = ("norm_eps", "downsample_padding", "flip_sin_to_cos", "freq_shift", "attention_head_dim")
+    file.write_text(json.dumps({name: value for name, value in given.items() if name not in defaults}))
+    agrees(ddpm.load_pretrained(tmp_path)(x, t), wanted, "diffusers.UNet2DModel", 2e-5)
+    others = {"norm_eps": 1e-2, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1}
+    for name, value in (others | {"attention_head_dim": 4}).items():  # each of them counts
+        file.write_text(json.dumps(given | {name: value}))
+        assert (ddpm.load_pretrained(tmp_path)(x, t) - wanted).abs().max() > 1e-3, name
 
 
 @pytest.mark.parametrize(
     "name, value",
     [("center_input_sample", True), ("mid_block_scale_factor", 1.4), ("out_channels", 6), ("add_attention", False)]
+    + [("attn_norm_num_groups", 4), ("num_class_embeds", 7), ("downsample_padding", 2), ("act_fn", "gelu")]
     + [("time_embedding_type", "fourier"), ("resnet_time_scale_shift", "scale_shift"), ("mid_block_type", None)]
     + [("downsample_type", "resnet"), ("upsample_type", "resnet"), ("up_block_types", ["AttnUpBlock2D"] * 2)],
 )
@@ -647,14 +672,43 @@ def test_wrong_levels_and_images_are_refused(call):
         (lambda: ddpm.sample_ddim(Answer(0.0), S, X.int(), 5, 0.0, G), "float images"),
         (lambda: list(ddpm.sample_ddpm(Answer(0.0), S, X.int(), G, ddpm.ddpm_step)), "float images"),
         (lambda: ddpm.ema_update(nn.Linear(3, 2), nn.Linear(3, 2), 1.5), "decay in \\[0, 1\\].*1.5"),
-        (lambda: ddpm.save_grid("x.png", X[:, :2]), "1 or 3.*given \\(5, 2, 4, 6\\)"),
-        (lambda: ddpm.save_grid("x.png", X[:0]), "N > 0.*given \\(0, 3, 4, 6\\)"),
+        (lambda: ddpm.save_grid("x.png", X[:, :2]), "1 or 3.*given .*\\(5, 2, 4, 6\\)"),
+        (lambda: ddpm.save_grid("x.png", X[:0]), "N > 0.*given .*\\(0, 3, 4, 6\\)"),
+        (lambda: ddpm.save_grid("x.png", X.byte()), "float images.*given torch.uint8"),
+        (lambda: ddpm.train(Answer(0.0), S, torch.full_like(X, torch.nan), 5), "in \\[-1, 1\\] are expected.*nan"),
+        (lambda: ddpm.q_step(S, X, LEVEL, X[:1]), "one shape.*\\(5, 3, 4, 6\\), \\(1, 3, 4, 6\\)"),
+        (lambda: ddpm.q_sample(S, X, LEVEL, X[:, :1]), "one shape.*, \\(5, 1, 4, 6\\)"),
+        (lambda: ddpm.q_sample(S, X, LEVEL, X[None]), "one shape.*, \\(1, 5, 3, 4, 6\\)"),
+        (lambda: ddpm.velocity(S, X, LEVEL, X[0]), "one shape.*, \\(3, 4, 6\\)"),
+        (lambda: ddpm.x0_from_eps(S, X, LEVEL, X[:1]), "one shape"),
+        (lambda: ddpm.x0_from_v(S, X, LEVEL, X[:1]), "one shape"),
+        (lambda: ddpm.eps_from_v(S, X, LEVEL, X[:1]), "one shape"),
+        (lambda: ddpm.ddpm_step(S, X, LEVEL, X, X[:1]), "one shape"),
+        (lambda: ddpm.ddpm_step(S, X, LEVEL, X[:1], X), "one shape"),
+        (lambda: ddpm.ddpm_step_clipped(S, X, LEVEL, X, X[:1]), "one shape"),
+        (lambda: ddpm.ddpm_step_clipped_large(S, X, LEVEL, X, X[:1]), "one shape"),
+        (lambda: ddpm.ddim_step(S, X, LEVEL, LEVEL - 1, X, 0.0, X[:1]), "one shape"),
         (lambda: ddpm.save_grid("x.png", X, 0), "columns > 0.*columns = 0"),
     ],
 )
 def test_wrong_settings_are_refused(call, given):
     with pytest.raises(ValueError, match=given):
         call()
+
+
+def test_levels_of_few_bits_are_levels_and_no_mask():
+    t = torch.arange(5) + 3
+    x, eps = torch.randn(2, 5, 3, 4, 6)
+    assert torch.equal(ddpm.q_sample(S, x, t.to(torch.uint8), eps), ddpm.q_sample(S, x, t, eps))
+
+
+def test_the_average_has_what_is_counted_and_not_learnt():
+    slow, fast = (nn.BatchNorm2d(3) for _ in range(2))
+    for _ in range(3):
+        fast(torch.randn(5, 3, 4, 6) * 4 + 1)
+    ddpm.ema_update(slow, fast, 0.9)
+    assert torch.equal(slow.running_mean, fast.running_mean) and torch.equal(slow.running_var, fast.running_var)
+    assert slow.num_batches_tracked == 3
 
 
 # the clipped step with the larger variance

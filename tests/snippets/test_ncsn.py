@@ -657,7 +657,9 @@ def test_wrong_examples_and_levels_are_refused(call):
         (lambda: ncsn.train(MODEL, X, 0, 4, 0.1), "num_steps.*given 0, 4, 0.1"),
         (lambda: ncsn.train(MODEL, X, 3, 0, 0.1), "batch_size.*given 3, 0"),
         (lambda: ncsn.train(MODEL, X, 3, 4, -0.1), "learning_rate > 0.*-0.1"),
-        (lambda: ncsn.langevin_step(X, X, 0.0, X), "step > 0 is expected, given 0.0"),
+        (lambda: ncsn.langevin_step(X, X, 0.0, X), "step > 0, .* expected, given 0.0"),
+        (lambda: ncsn.langevin_step(X, X, 0.1, X[:1]), "of one shape, are expected, given 0.1, .* and \\(1, 6\\)"),
+        (lambda: ncsn.langevin_step(X, X[:, :1], 0.1, X), "of one shape, are expected"),
         (lambda: list(ncsn.langevin(MODEL, 0, X, 0.1, 0, G)), "num_steps > 0 is expected, given 0"),
         (lambda: list(ncsn.langevin(MODEL, L, X, 0.1, 1, G)), f"in \\[0, {L}\\)"),
         (lambda: ncsn.step_sizes(LADDER, 0.0), "epsilon > 0 is expected, given 0.0"),
@@ -683,6 +685,11 @@ def test_wrong_examples_and_levels_are_refused(call):
 def test_wrong_input_is_refused(call, given):
     with pytest.raises(ValueError, match=given):
         call()
+
+
+def test_levels_of_few_bits_are_levels_and_no_mask():
+    level, x = torch.arange(L), torch.randn(L, 6)
+    assert torch.equal(ncsn.at(LADDER, level.to(torch.uint8), x), ncsn.at(LADDER, level, x))
 
 
 def test_ladder_stays_exact_in_low_precision():

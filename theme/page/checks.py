@@ -7,7 +7,7 @@ come out wrong, and stops at them; the tests run all.
 import re
 from pathlib import Path
 
-from theme.page import breakages, claims, code, equations, exercises, front, hosts, numbers, pictures
+from theme.page import breakages, claims, code, equations, exercises, front, hosts, lengths, numbers, pictures
 from theme.page.source import place
 
 TEXTS = {".md", ".py", ".ipynb", ".json", ".yml", ".css", ".js", ".html", ".txt", ".toml"}
@@ -64,6 +64,7 @@ CHECKS = SITE | {
     "numbers come from runs": numbers.typed_numbers,
     "percent signs": numbers.percent_signs,
     "results are recorded": numbers.hearsay,
+    "pages are short enough": lengths.problems,
     "line ends and letters": characters,
     "nothing is left to be written": unfinished,
 }

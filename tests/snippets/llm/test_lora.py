@@ -16,7 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from snippets.llm import lora
-from snippets.llm.decoder_only import GPT2, LLAMA_NAMES, Config, Llama, load_llama, train
+from snippets.llm.checkpoints import load_llama
+from snippets.llm.decoder_only import GPT2, LLAMA_NAMES, Config, Llama, train
 from tests.formula import Matrix
 from tests.snippets.oracles import perturbed
 
@@ -539,6 +540,11 @@ def written(tmp_path, config=(), shape=None, half=False, **more):
     return tmp_path
 
 
+def emptied(folder):
+    save_file({}, folder / "adapter_model.safetensors")
+    return folder
+
+
 def merged_twice():
     lora.merge(lora.merge(lora.add_adapters(llama(), ["up"], 3, 5.0)))
 
@@ -580,6 +586,8 @@ WRONG = {
     "rank by layer": lambda path: lora.load_adapter(llama(), written(path, {"rank_pattern": {"up": 4}}), {}),
     "pissa": lambda path: lora.load_adapter(llama(), written(path, {"init_lora_weights": "pissa"}), {}),
     "alora": lambda path: lora.load_adapter(llama(), written(path, {"alora_invocation_tokens": [1]}), {}),
+    "no weights": lambda path: lora.load_adapter(llama(), emptied(written(path)), {}),
+    "no config": lambda path: lora.load_adapter(llama(), path, {}),
     "more weights": lambda path: lora.load_adapter(llama(), written(path, x=torch.zeros(2)), {}),
     "half of the weights": lambda path: lora.load_adapter(llama(), written(path, half=True), {}),
     "layers of another model": lambda path: lora.load_adapter(llama(), written(path), {"blocks": "layers"}),
@@ -598,6 +606,40 @@ def test_a_refused_adapter_leaves_the_answers_as_they_were(tmp_path):
     with pytest.raises(ValueError, match=r"B of blocks.0.to_query, \(12, 3\) is expected, given \(13, 3\)"):
         lora.load_adapter(model, written(tmp_path, shape=(13, 3)), {})
     assert set(model.state_dict()) == keys and torch.equal(model(tokens), before)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_an_adapter_leaves_out_has_the_defaults_of_peft(tmp_path):
+    model = lora.add_adapters(llama(), ["to_query"], 8, 5.0)
+    lora.save_adapter(model, tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({"peft_type": "LORA", "target_modules": ["to_query"]}))
+    loaded, theirs = lora.adapters(lora.load_adapter(llama(), tmp_path, {})), LoraConfig()
+    found = {(one.rank, one.alpha, one.dropout.p) for one in loaded.values()}
+    assert found == {(theirs.r, theirs.lora_alpha, theirs.lora_dropout)} == {(8, 8, 0.0)}
+
+
+def test_only_the_named_layer_gets_an_adapter(tmp_path):
+    """Another path that ends alike is no place for it."""
+    inner = nn.Module()
+    inner.proj = nn.Linear(7, 7)
+    outer = nn.Module()
+    outer.proj, outer.inner = nn.Linear(7, 7), inner
+    state = {f"base_model.model.proj.lora_{part}.weight": torch.ones(*shape) for part, shape in SHAPES.items()}
+    save_file(state, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    assert list(lora.adapters(lora.load_adapter(outer, tmp_path, {}))) == ["proj"]
+
+
+SHAPES = {"A": (2, 7), "B": (7, 2)}
+
+
+def test_a_trained_head_is_named_in_a_short_line(tmp_path):
+    many = {f"base_model.model.layers.{i}.up.lora_{part}.weight": torch.ones(2) for i in range(99) for part in "AB"}
+    folder = written(tmp_path, {"modules_to_save": ["lm_head"]}, **many)
+    with pytest.raises(ValueError, match=r"modules_to_save None is expected, given \['lm_head'\]") as error:
+        lora.load_adapter(llama(), folder, {})
+    assert len(str(error.value)) < 300
 
 
 # what the page says about peft

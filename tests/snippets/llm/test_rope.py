@@ -1,5 +1,6 @@
 """RoPE: rotations against complex numbers; frequencies and rotated queries against transformers; a cache."""
 
+import importlib
 import json
 import math
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GPTNeoXConfig, LlamaConfig, PhiConfig
+from transformers import AutoConfig, GPTNeoXConfig, LlamaConfig, PhiConfig
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.glm import modeling_glm as glm
 from transformers.models.gptj import modeling_gptj as gptj
@@ -663,14 +664,66 @@ def test_load_rope_reads_older_files(tmp_path):
     assert rope.load_rope(tmp_path, 64).magnitude == 1.25
 
 
+LAYERED = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}, "sliding_attention": {"rope_theta": 1e4}}
+
+
 @pytest.mark.parametrize(
-    "given", [{"rope_type": "longrope"}, {"rope_type": "yarn", "mscale": 1.0}, {"partial_rotary_factor": 0.5}]
+    "given",
+    [{"rope_parameters": {"rope_type": "longrope"}}, {"rope_parameters": {"rope_type": "yarn", "mscale": 1.0}}]
+    + [{"rope_parameters": {"partial_rotary_factor": 0.5}}, {"partial_rotary_factor": 0.4}, {"rotary_pct": 0.25}]
+    + [{"rotary_dim": 32}, {"model_type": "gptj"}, {"rope_parameters": LAYERED}]
+    + [{"rope_scaling": {"rope_type": "yarn", "truncate": False}}],
+    ids=str,
 )
 def test_load_rope_refuses_what_it_does_not_know(tmp_path, given):
-    shape = {"hidden_size": 48, "num_attention_heads": 3, "max_position_embeddings": 64, "rope_parameters": given}
-    (tmp_path / "config.json").write_text(json.dumps(shape))
-    with pytest.raises(ValueError, match="expected, given"):
+    shape = {"hidden_size": 48, "num_attention_heads": 3, "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(shape | given))
+    with pytest.raises(ValueError, match="expected, given") as error:
         rope.load_rope(tmp_path, 64)
+    assert "\n" not in str(error.value)
+
+
+NEW = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 2.0, "original_max_position_embeddings": 16}
+SETTINGS = {
+    "no factor: from the lengths": {"rope_parameters": NEW | {"factor": None}},
+    "the first length at the top": {"original_max_position_embeddings": 8, "rope_parameters": NEW},
+    "the first length at the top, llama3": {
+        "original_max_position_embeddings": 24,
+        "rope_theta": 500.0,
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    },
+    "the old name beside the new one": {"rope_scaling": {"type": "linear", "factor": 3.0}, "rope_parameters": NEW},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_load_rope_reads_odd_files_as_transformers_does(name, tmp_path, double, agrees):
+    shape = {"hidden_size": 48, "num_attention_heads": 3, "max_position_embeddings": 64, "vocab_size": 5}
+    (tmp_path / "config.json").write_text(json.dumps(shape | SETTINGS[name]))
+    theirs = LlamaRotaryEmbedding(LlamaConfig.from_pretrained(tmp_path))
+    ours = rope.load_rope(tmp_path, 64)
+    agrees(ours.theta, theirs.inv_freq, LLAMA, 1e-12)
+    assert ours.magnitude == pytest.approx(theirs.attention_scaling)
+
+
+def test_llama_1_names_its_length_otherwise(tmp_path):
+    shape = {"hidden_size": 48, "num_attention_heads": 3, "max_sequence_length": 64}
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}))
+    wanted = rope.dynamic_ntk(16, 100, 64, 2.0)
+    assert torch.equal(rope.load_rope(tmp_path, 100).theta, wanted)
+    with pytest.raises(ValueError, match="a length is expected for rope_type dynamic"):
+        rope.stretched(shape | {"rope_scaling": {"type": "dynamic", "factor": 2.0}})
+
+
+@pytest.mark.parametrize("kind", rope.FULL)
+def test_library_kinds_of_models_that_turn_all_of_a_head(kind, tmp_path, double):
+    """What load_rope accepts by name has Llama's frequencies in transformers, of heads of its own size too."""
+    shape = {"hidden_size": 48, "num_attention_heads": 3, "head_dim": 10, "vocab_size": 5}
+    config = AutoConfig.for_model(kind, **shape, rope_parameters={"rope_type": "default", "rope_theta": 700.0})
+    config.save_pretrained(tmp_path)
+    module = importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+    (theirs,) = (value for name, value in vars(module).items() if name.endswith("RotaryEmbedding"))
+    torch.testing.assert_close(rope.load_rope(tmp_path, 64).theta, theirs(config).inv_freq, rtol=1e-12, atol=0)
 
 
 def test_main_prints_and_draws(tmp_path, monkeypatch, capsys):
