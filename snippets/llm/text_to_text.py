@@ -9,13 +9,16 @@ import re
 import zlib
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 from tqdm import trange
 
 # --8<-- [end:imports]
 from snippets.data.scenes import HELD_OUT, PLACES, RADIUS, SEEN, VOCABULARY, Shape
-from snippets.llm.t5 import T5, Config, collate, loss
+from snippets.llm.t5 import T5, Config, collate, cross_maps, loss, shift_right
+from snippets.llm.t5_decoding import beam_search, write
+from snippets.llm.t5_folders import load_t5, save_t5
 
 # --8<-- [start:numbers]
 ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -204,3 +207,69 @@ def train(
 
 
 # --8<-- [end:train]
+
+
+# --8<-- [start:answer]
+def answers(model: T5, sources: list[str], room: int = 24) -> list[str]:
+    """What the model writes for each source, greedily."""
+    batch = collate([to_ids(source) for source in sources], [[END]] * len(sources), model.config)
+    return [to_text(row) for row in write(model, batch["source"], batch["real"], room)]
+
+
+def answers_by_beams(
+    model: T5, sources: list[str], beams: int, room: int = 24
+) -> list[list[tuple[str, float]]]:
+    """The best targets of each source by beam search, with their scores."""
+    batch = collate([to_ids(source) for source in sources], [[END]] * len(sources), model.config)
+    found = beam_search(model, batch["source"], batch["real"], room, beams)
+    return [[(to_text(tokens), score) for tokens, score in row] for row in found]
+
+
+def exact(model: T5, rows: list[tuple[str, str]], room: int = 24) -> float:
+    """The share of rows whose target is written exactly."""
+    found = answers(model, [source for source, _ in rows], room)
+    return sum(answer == target for answer, (_, target) in zip(found, rows, strict=True)) / len(rows)
+
+
+def draw_map(axis: plt.Axes, model: T5, source: str, target: str, layer: int = -1) -> None:
+    """Where the decoder looks in the source as it writes a target: a mean over heads, darker for more."""
+    ids, labels = to_ids(source), to_ids(target)
+    written = shift_right(torch.tensor([labels]), model.config)  # (1, T)
+    share = cross_maps(model, torch.tensor([ids]), written)[layer][0].mean(dim=0)  # (T, S)
+    axis.imshow(share, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(ids)), [PIECES[i].strip() or "␣" for i in ids], rotation=90)
+    axis.set_yticks(range(len(labels)), [PIECES[i].strip() or "␣" for i in labels])
+
+
+# --8<-- [end:answer]
+
+
+# --8<-- [start:main]
+TRAIN_STEPS = 400
+SMALL = Config(len(PIECES), 64, 16, 128, 2, 2, 4, dropout=0.0, gated=True, tied=False, scaled=False)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model, names = T5(SMALL), ["digits", "iso"]
+    rng = random.Random(0)
+    losses = train(model, [TASKS[name] for name in names], TRAIN_STEPS, 3e-3, TRAIN_STEPS // 10 + 1, 32, rng)
+    print(f"loss: {losses[0]:.2f} at the first step, {losses[-1]:.3f} at the last")
+    save_t5(model, "small-t5")
+    model = load_t5("small-t5")
+    for name in names:
+        rows = draw(TASKS[name], 200, random.Random(1), held_out=True)
+        print(f"{name}: {exact(model, rows):.0%} of 200 held-out rows are exactly right")
+        source, target = rows[0]
+        for text, score in answers_by_beams(model, [source], beams=3)[0]:
+            print(f"  {source} -> {text}  (score {score:.3f}, right: {target})")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        draw_map(axis, model, *draw(TASKS[name], 1, random.Random(2), held_out=True)[0])
+    figure.savefig("cross-attention.png")
+    print("saved cross-attention.png")
+
+
+if __name__ == "__main__":
+    main()
+# --8<-- [end:main]
