@@ -109,28 +109,28 @@ def iso_to_date(rng: random.Random) -> tuple[str, str, str]:
     return iso, f"date: {iso}", one
 
 
-def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 10)) -> tuple[str, str, str]:
+def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 7)) -> tuple[str, str, str]:
     word = "".join(rng.sample(CHARACTERS[:26], rng.randint(*lengths)))
     return word, f"reverse: {word}", word[::-1]
 
 
-def ask(rng: random.Random, held_out: bool = False) -> tuple[str, str, str]:
-    """A question about the caption of a scene of one or two shapes; held_out: of a pair never trained on."""
-    count = rng.randint(1, 2)
+def ask(rng: random.Random, counts: tuple = (1, 2), held_out: bool = False) -> tuple[str, str, str]:
+    """A question about the caption of a scene of so many shapes, held_out: of a pair that scenes hold out."""
+    count = rng.choice(counts)
     pairs = [rng.choice(SEEN) for _ in range(count)]
     if held_out:
         pairs[0] = rng.choice(HELD_OUT)
-    while count == 2 and pairs[0][1] == pairs[1][1]:  # so that a kind names one shape
-        pairs[1] = rng.choice(SEEN)
+    while len({kind for _, kind in pairs}) < count:  # so that a kind names one shape
+        pairs[1:] = [rng.choice(SEEN) for _ in pairs[1:]]
     places = rng.sample(list(PLACES), count)
     shapes = [
         Shape(kind, colour, rng.choice(list(RADIUS)), place, PLACES[place])
         for (colour, kind), place in zip(pairs, places, strict=True)
     ]
-    about = shapes[0]
-    if count == 2 and rng.random() < 0.5:
-        shapes.reverse()
-    caption = " and ".join(shape.phrase for shape in shapes)
+    about, phrases = shapes[0], sorted(shape.phrase for shape in shapes)  # in any order: the same scene
+    key = " and ".join(phrases)
+    rng.shuffle(phrases)
+    caption = " and ".join(phrases)
     question, answer = rng.choice(
         [
             (f"what colour is the {about.kind}?", about.colour),
@@ -139,7 +139,7 @@ def ask(rng: random.Random, held_out: bool = False) -> tuple[str, str, str]:
             (f"what is at the {about.place}?", f"{about.colour} {about.kind}"),
         ]
     )
-    return caption, f"{question} {caption}", answer
+    return key, f"{question} {caption}", answer
 
 
 TASKS = {
@@ -184,9 +184,9 @@ def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
 
 
 def train(
-    model: T5, tasks: list[Callable], num_steps: int, rate: float, warm_up: int, rows: int, rng: random.Random
+    model: T5, rows: dict[str, int], num_steps: int, rate: float, warm_up: int, rng: random.Random
 ) -> list[float]:
-    """Train on new rows of each task at each step, and return the loss of each step."""
+    """Train on so many new rows of each task at each step, and return the loss of each step."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     losses = []
     model.train()
@@ -195,8 +195,9 @@ def train(
             group["lr"] = rate * rate_factor(step, num_steps, warm_up)
         optimizer.zero_grad()
         total = 0.0
-        for task in tasks:  # each by itself, so that short rows are not padded to the longest of all tasks
-            cost = loss(model, **batch_of(draw(task, rows, rng), model.config)) / len(tasks)  # ()
+        for name, count in rows.items():  # each by itself: short rows need no padding to the longest of all
+            batch = batch_of(draw(TASKS[name], count, rng), model.config)
+            cost = loss(model, **batch) / len(rows)  # ()
             cost.backward()
             total += cost.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -253,7 +254,7 @@ def main() -> None:
     torch.manual_seed(0)
     model, names = T5(SMALL), ["digits", "iso"]
     rng = random.Random(0)
-    losses = train(model, [TASKS[name] for name in names], TRAIN_STEPS, 3e-3, TRAIN_STEPS // 10 + 1, 32, rng)
+    losses = train(model, dict.fromkeys(names, 32), TRAIN_STEPS, 3e-3, TRAIN_STEPS // 10 + 1, rng)
     print(f"loss: {losses[0]:.2f} at the first step, {losses[-1]:.3f} at the last")
     save_t5(model, "small-t5")
     model = load_t5("small-t5")
