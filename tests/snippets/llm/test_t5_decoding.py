@@ -238,3 +238,25 @@ def test_library_cannot_cache_a_decoder_deeper_than_its_encoder(batch):
     with pytest.raises(IndexError):
         deep.generate(**given)
     deep.generate(**given, use_cache=False)
+
+
+@torch.no_grad()
+@pytest.mark.claim("encdec-copies")
+def test_library_copies_the_source_for_each_beam_and_reorders_it(batch, monkeypatch):
+    """Ours keeps one copy of a source's keys; transformers has one for each beam, and reorders them at each step."""
+    from transformers import EncoderDecoderCache
+
+    seen = []
+    reorder = EncoderDecoderCache.reorder_cache
+
+    def watched(self, beam):
+        before = self.cross_attention_cache.layers[0].keys
+        reorder(self, beam)
+        after = self.cross_attention_cache.layers[0].keys
+        seen.append((len(before), before.data_ptr() != after.data_ptr()))
+
+    monkeypatch.setattr(EncoderDecoderCache, "reorder_cache", watched)
+    generated(THEIRS["flan"], batch, num_beams=3)
+    assert seen and all(rows == 15 and moved for rows, moved in seen)
+    caches, _, _ = begin(small(), batch["source"], batch["real"], 3, 4)
+    assert len(caches[0].source[0]) == 5
