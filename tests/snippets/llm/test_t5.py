@@ -112,6 +112,16 @@ def test_buckets_equal_transformers(buckets, furthest, causal, agrees):
     assert not other.equal(expected)
 
 
+@torch.no_grad()
+def test_the_bias_of_some_places_is_a_part_of_the_whole():
+    for stack in (small().encoder, small().decoder):
+        place = torch.arange(11)
+        whole = stack.bias(place, place)
+        assert stack.bias(place[4:6], place[:9]).equal(whole[:, 4:6, :9])
+        hidden = whole[:, 4, 5:].isinf()
+        assert hidden.all() if stack.bias.causal else not hidden.any()
+
+
 def test_buckets_end_where_the_page_says():
     distance = torch.arange(200)
     near = page.bucket(-distance[None], 32, 128, True)[0]
@@ -266,10 +276,10 @@ def test_the_norm_is_its_formula(formula):
 @torch.no_grad()
 @pytest.mark.equation("encdec-attention", of=page.Attention)
 def test_attention_is_a_softmax_of_undivided_scores(formula):
-    attention = small().encoder.layers[1].attention
-    x, bias = torch.randn(5, 7, 24).double(), torch.randn(1, 3, 7, 7).double()
+    attention = small(width=15).encoder.layers[1].attention  # three heads of five features
+    attention.to_out.weight.copy_(torch.eye(15))
+    x, bias = torch.randn(5, 7, 15).double(), torch.randn(1, 3, 7, 7).double()
     key, value = attention.read(x)
-    attention.to_out = torch.nn.Identity()
     ours = attention(x, key, value, bias)
     q, k, v = page.heads(attention.to_query(x), 3)[3, 2, 6], key[3, 2], value[3, 2]
     names = {"o_t": ours[3, 6, 10:15], "q_t": q, "k_s": lambda s: k[s], "k_r": lambda r: k[r], "v_s": lambda s: v[s]}
@@ -362,7 +372,7 @@ def test_numbers_by_hand():
     for layer in (attention.to_query, attention.to_out):
         layer.weight.fill_(1.0)
     key, value = torch.tensor([2.0, 0.0]).view(1, 1, 2, 1), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
-    mixed = attention(torch.ones(1, 1, 1), key, value, torch.tensor([-1.0, 0.0]))
+    mixed = attention(torch.ones(1, 1, 1), key, value, torch.tensor([[-1.0, 0.0]]))
     assert mixed.item() == pytest.approx(1.5379, abs=6e-5)
     mlp = page.Mlp(page.Config(width=1, hidden=1, gated=True)).eval()
     for layer, weight in ((mlp.gate, 1.0), (mlp.up, 2.0), (mlp.down, 3.0)):
@@ -385,7 +395,7 @@ def test_one_table_for_all_layers_and_none_for_cross_attention():
         f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight" for side in ("encoder", "decoder")
     ]
     dropped = THEIRS["v1.0"]._keys_to_ignore_on_load_unexpected
-    assert dropped == ["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"]
+    assert list(dropped) == ["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"]
     distance = torch.arange(130)
     found = page.bucket(-distance[None], 32, 128, True)[0].tolist()
     ends = {17: (19, 20), 18: (21, 23), 19: (24, 26), 30: (99, 112), 31: (113, 129), 16: (16, 18)}

@@ -175,12 +175,12 @@ def test_one_beam_is_greedy(ours, batch):
 @torch.no_grad()
 @pytest.mark.equation("encdec-score", of=beam_search)
 def test_scores_are_their_formula(formula, batch):
-    model = small()
+    model = small().float()
     (tokens, score), *_ = beam_search(model, **batch, room=5, beams=3, length_penalty=0.7)[1]
     written = torch.tensor([[0, *tokens[:-1]]])
     p = model(batch["source"][1:2, :4], written)[0].softmax(dim=-1)
     p = p[torch.arange(len(tokens)), tokens]
-    names = {"s": score, r"\alpha": 0.7, "T": len(tokens), "p_t": lambda t: p[t], "t": range(len(tokens))}
+    names = {"s": torch.tensor(score), r"\alpha": 0.7, "T": len(tokens), "p_t": lambda t: p[t], "t": range(len(tokens))}
     formula("encdec-score").holds(names)
 
 

@@ -135,9 +135,10 @@ def test_a_batch_has_its_rows():
 
 @pytest.mark.equation("encdec-rate", of=page.rate_factor)
 def test_the_rate_rises_and_falls(formula):
-    for step in (3, 7, 10, 50, 99):
-        names = {r"\eta_\tau": page.rate_factor(step, 100, 10) * 3e-3, r"\eta": 3e-3, r"\tau": step}
-        formula("encdec-rate").holds(names | {r"\tau_\text{all}": 100, r"\tau_\text{w}": 10})
+    steps = torch.tensor([3.0, 7.0, 9.0, 10.0, 50.0, 98.0])
+    rates = torch.tensor([page.rate_factor(int(step), 100, 10) * 3e-3 for step in steps], dtype=torch.float64)
+    names = {r"\eta_\tau": rates, r"\eta": 3e-3, r"\tau": steps, r"\tau_\text{all}": 100, r"\tau_\text{w}": 10}
+    formula("encdec-rate").holds(names)
     assert page.rate_factor(9, 100, 10) == page.rate_factor(10, 100, 10) == 1 and page.rate_factor(0, 5, 0) == 1
     assert page.rate_factor(0, 100, 10) == 0.1
 
