@@ -55,7 +55,8 @@ PIECES = [
     *dict.fromkeys(form for word in WORDS for form in (word, f" {word}")),
 ]
 IDS = {piece: i for i, piece in enumerate(PIECES)}
-PAD, END = 0, 1
+PAD = 0
+END = 1
 
 
 def to_ids(text: str) -> list[int]:

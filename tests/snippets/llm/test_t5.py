@@ -301,8 +301,8 @@ def test_buckets_of_far_distances_are_their_formula(formula):
 @pytest.mark.equation("encdec-gate", of=page.Mlp)
 def test_the_gated_mlp_is_its_formula(formula):
     mlp, x = small().decoder.layers[1].mlp, torch.randn(5, 7, 24).double()
-    names = {"G(x)": mlp(x)[3, 4], "x": x[3, 4], "D": Matrix(mlp.down.weight), "U": Matrix(mlp.up.weight)}
-    names |= {"R": Matrix(mlp.gate.weight), "g": lambda z: F.gelu(z, approximate="tanh")}
+    names = {"G(x)": mlp(x)[3, 4], "x": x[3, 4], "P": Matrix(mlp.down.weight), "U": Matrix(mlp.up.weight)}
+    names |= {"R": Matrix(mlp.gate.weight), r"\phi": lambda z: F.gelu(z, approximate="tanh")}
     formula("encdec-gate").holds(names)
 
 
@@ -313,7 +313,7 @@ def test_the_loss_is_a_mean_over_real_tokens(formula, batch):
     p = model(batch["source"], written, batch["real"]).softmax(dim=-1)
     row, place = (batch["target"] != -100).nonzero(as_tuple=True)
     p = p[row, place, batch["target"][row, place]]
-    names = {r"\mathcal{L}": page.loss(model, **batch), "N": len(p), "p_n": lambda n: p[n], "n": range(len(p))}
+    names = {r"\mathcal{L}": page.loss(model, **batch), "m": len(p), "p_n": lambda n: p[n], "n": range(len(p))}
     formula("encdec-loss").holds(names)
 
 
