@@ -5,7 +5,7 @@ The large model was trained once, so that its numbers have no spread; what rests
 
 import pytest
 
-from tests.labs.spread import greater, seeds
+from tests.labs.spread import greater, seeds, tie
 
 LAB = "LLM/Encoder-Decoder"
 LEARNT = ("digits", "words", "iso", "date", "reverse")
@@ -89,3 +89,48 @@ def test_faults_show_as_the_page_says(results):
     assert 0 <= faults["beams_none"] - faults["beams"] < 0.03 and faults["beams_others"] > 0.95
 
 
+@pytest.mark.claim("encdec-panel-figure")
+def test_pre_norm_learns_faster_and_gradients_grow_with_post_norm(results):
+    panel = results(LAB)["panel"]
+    one = {"mean": 1.0, "sd": 0.0, "seeds": [1.0] * 5}
+    greater(panel["last_over_first"]["post"]["decoder"], one)
+    greater(one, panel["last_over_first"]["pre"]["decoder"])
+    for warm in ("warm", "cold"):
+        for other in ("warm", "cold"):
+            greater(panel["loss"]["post"][warm], panel["loss"]["pre"][other])
+    assert panel["rates"] == [0.002, 0.004, 0.008]
+
+
+@pytest.mark.claim("encdec-panel")
+def test_warm_up_lets_post_norm_bear_a_higher_rate_and_gains_no_more(results):
+    panel = results(LAB)["panel"]
+    assert all(len(seeds(panel["loss"][place][warm])) == 5 for place in ("pre", "post") for warm in ("warm", "cold"))
+    one = {"mean": 1.0, "sd": 0.0, "seeds": [1.0] * 5}
+    greater(panel["last_over_first"]["post"]["decoder"], one)
+    greater(one, panel["last_over_first"]["pre"]["decoder"])
+    greater(one, panel["last_over_first"]["pre"]["encoder"])
+    post = seeds(panel["last_over_first"]["post"]["encoder"])
+    assert post.min() < 1 < post.max()  # "the five seeds do not agree"
+    greater(panel["loss"]["post"]["warm"], panel["loss"]["pre"]["cold"])
+    greater(panel["loss"]["post"]["cold"], panel["loss"]["pre"]["cold"])
+    greater(panel["loss"]["pre"]["cold"], panel["loss"]["pre"]["warm"], paired=True)
+    assert panel["loss"]["pre"]["cold"]["mean"] - panel["loss"]["pre"]["warm"]["mean"] < 0.1  # "a little"
+    tie(panel["loss"]["post"]["warm"], panel["loss"]["post"]["cold"], within=0.3)
+    assert panel["loss"]["post"]["warm"]["sd"] > 2 * panel["loss"]["post"]["cold"]["sd"]
+    assert panel["rate"]["post"]["warm"] == 2 * panel["rate"]["post"]["cold"] == 0.004
+    assert panel["rate"]["post"]["cold"] == panel["rates"][0]
+    assert panel["tried"]["post"]["cold"][1] > 2 * panel["tried"]["post"]["warm"][1]
+
+
+@pytest.mark.claim("encdec-speed")
+def test_decoding_is_faster_than_the_library(results):
+    """The bar of 1.5 at the small size as printed; at T5 small's, with four beams and ordered weights."""
+    speed, same = results(LAB)["timings.speed"], results(LAB)["speed"]
+    assert all(same[size][kind]["same"] for size in ("lab", "small") for kind in ("greedy", "beams"))
+    for kind in ("greedy", "beams"):
+        assert speed["lab"][kind]["plain"]["ratio"] > 1.5
+        assert speed["lab"][kind]["compiled"]["ratio"] > 1.2 * speed["lab"][kind]["plain"]["ratio"]
+    small = speed["small"]
+    assert 0.9 < small["greedy"]["plain"]["ratio"] < 1.15
+    assert small["greedy"]["by_input"]["ratio"] > 1.2 * small["greedy"]["plain"]["ratio"]
+    assert small["beams"]["ordered"]["ratio"] > 1.5 > small["beams"]["plain"]["ratio"]
