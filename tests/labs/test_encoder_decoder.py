@@ -134,3 +134,4 @@ def test_decoding_is_faster_than_the_library(results):
     assert 0.9 < small["greedy"]["plain"]["ratio"] < 1.15
     assert small["greedy"]["by_input"]["ratio"] > 1.2 * small["greedy"]["plain"]["ratio"]
     assert small["beams"]["ordered"]["ratio"] > 1.5 > small["beams"]["plain"]["ratio"]
+    assert speed["lab"]["beams"]["ordered"]["ratio"] < speed["lab"]["beams"]["plain"]["ratio"]

@@ -260,3 +260,26 @@ def test_library_copies_the_source_for_each_beam_and_reorders_it(batch, monkeypa
     assert seen and all(rows == 15 and moved for rows, moved in seen)
     caches, _, _ = begin(small(), batch["source"], batch["real"], 3, 4)
     assert len(caches[0].source[0]) == 5
+
+
+@torch.no_grad()
+@pytest.mark.claim("encdec-tree")
+def test_the_tree_of_the_page():
+    """Greedy decoding takes a, though b and z together are likelier; scores as printed under By hand."""
+    a, b, x, y, z, end = 5, 6, 7, 8, 9, 1
+    follows = {0: {a: 0.6, b: 0.4}, a: {x: 0.4, y: 0.3, 10: 0.3}, b: {z: 0.9, x: 0.1}}
+
+    def tree(model, token, place, *fixed):
+        p = torch.zeros(*token.shape, 41)
+        for row, beams in enumerate(token.tolist()):
+            for n, last in enumerate(beams):
+                for word, chance in follows.get(last if place < 2 else None, {end: 1.0}).items():
+                    p[row, n, word] = chance
+        return p.log()
+
+    model, source = small(), torch.randint(2, 41, (1, 7))
+    assert write(model, source, None, 3, step=tree) == [[a, x, end]]
+    for penalty, score in ((1.0, -0.3406), (0.0, -1.0217)):
+        tokens, found = beam_search(model, source, None, 3, beams=2, length_penalty=penalty, step=tree)[0][0]
+        assert tokens == [b, z, end] and found == pytest.approx(score, abs=6e-5)
+    assert -2 > -3 and -2 / 4 < -3 / 8 == -0.375
