@@ -30,7 +30,7 @@ class Config:
     decoder_layers: int = 6
     num_heads: int = 8
     buckets: int = 32  # of distances
-    max_distance: int = 128  # from here on, all distances share a bucket
+    max_distance: int = 128  # at the latest from here on, all distances share a bucket
     dropout: float = 0.1
     eps: float = 1e-6
     gated: bool = False  # whether the MLP has a gate, as in v1.1

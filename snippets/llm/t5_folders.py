@@ -7,7 +7,6 @@ Shapes: V vocabulary, W width.
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -109,7 +108,8 @@ def read_weights(folder: str) -> dict[str, Tensor]:
         raise ValueError(f"weights that are not quantised are expected, given {coded[0]} of whole numbers")
     for side in ("encoder", "decoder"):  # copies of the shared embedding, in old folders
         copied = weights.pop(f"{side}.embed_tokens.weight", None)
-        weights.setdefault("shared.weight", torch.zeros(0) if copied is None else copied)
+        if copied is not None:
+            weights.setdefault("shared.weight", copied)
         if copied is not None and not copied.equal(weights["shared.weight"]):
             raise ValueError(f"one embedding for both sides is expected, given another one of the {side}")
     weights.pop("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", None)  # never used
@@ -128,7 +128,7 @@ def load_t5(folder: str) -> T5:
     """
     found = read_weights(folder)
     config = read_config(folder, tied="head.weight" not in found)
-    if config.tied:
+    if config.tied and "token.weight" in found:
         found["head.weight"] = found["token.weight"]
     model = T5(config)
     wanted = model.state_dict()

@@ -9,13 +9,16 @@ import re
 import zlib
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 from tqdm import trange
 
 # --8<-- [end:imports]
 from snippets.data.scenes import HELD_OUT, PLACES, RADIUS, SEEN, VOCABULARY, Shape
-from snippets.llm.t5 import T5, Config, collate, loss
+from snippets.llm.t5 import T5, Config, collate, cross_maps, loss, shift_right
+from snippets.llm.t5_decoding import beam_search, write
+from snippets.llm.t5_folders import load_t5, save_t5
 
 # --8<-- [start:numbers]
 ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -52,7 +55,8 @@ PIECES = [
     *dict.fromkeys(form for word in WORDS for form in (word, f" {word}")),
 ]
 IDS = {piece: i for i, piece in enumerate(PIECES)}
-PAD, END = 0, 1
+PAD = 0
+END = 1
 
 
 def to_ids(text: str) -> list[int]:
@@ -106,28 +110,28 @@ def iso_to_date(rng: random.Random) -> tuple[str, str, str]:
     return iso, f"date: {iso}", one
 
 
-def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 10)) -> tuple[str, str, str]:
+def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 7)) -> tuple[str, str, str]:
     word = "".join(rng.sample(CHARACTERS[:26], rng.randint(*lengths)))
     return word, f"reverse: {word}", word[::-1]
 
 
-def ask(rng: random.Random, held_out: bool = False) -> tuple[str, str, str]:
-    """A question about the caption of a scene of one or two shapes; held_out: of a pair never trained on."""
-    count = rng.randint(1, 2)
+def ask(rng: random.Random, counts: tuple = (1, 2), held_out: bool = False) -> tuple[str, str, str]:
+    """A question about the caption of a scene of so many shapes, held_out: of a pair that scenes hold out."""
+    count = rng.choice(counts)
     pairs = [rng.choice(SEEN) for _ in range(count)]
     if held_out:
         pairs[0] = rng.choice(HELD_OUT)
-    while count == 2 and pairs[0][1] == pairs[1][1]:  # so that a kind names one shape
-        pairs[1] = rng.choice(SEEN)
+    while len({kind for _, kind in pairs}) < count:  # so that a kind names one shape
+        pairs[1:] = [rng.choice(SEEN) for _ in pairs[1:]]
     places = rng.sample(list(PLACES), count)
     shapes = [
         Shape(kind, colour, rng.choice(list(RADIUS)), place, PLACES[place])
         for (colour, kind), place in zip(pairs, places, strict=True)
     ]
-    about = shapes[0]
-    if count == 2 and rng.random() < 0.5:
-        shapes.reverse()
-    caption = " and ".join(shape.phrase for shape in shapes)
+    about, phrases = shapes[0], sorted(shape.phrase for shape in shapes)  # in any order: the same scene
+    key = " and ".join(phrases)
+    rng.shuffle(phrases)
+    caption = " and ".join(phrases)
     question, answer = rng.choice(
         [
             (f"what colour is the {about.kind}?", about.colour),
@@ -136,7 +140,7 @@ def ask(rng: random.Random, held_out: bool = False) -> tuple[str, str, str]:
             (f"what is at the {about.place}?", f"{about.colour} {about.kind}"),
         ]
     )
-    return caption, f"{question} {caption}", answer
+    return key, f"{question} {caption}", answer
 
 
 TASKS = {
@@ -181,9 +185,9 @@ def rate_factor(step: int, num_steps: int, warm_up: int) -> float:
 
 
 def train(
-    model: T5, tasks: list[Callable], num_steps: int, rate: float, warm_up: int, rows: int, rng: random.Random
+    model: T5, rows: dict[str, int], num_steps: int, rate: float, warm_up: int, rng: random.Random
 ) -> list[float]:
-    """Train on new rows of each task at each step, and return the loss of each step."""
+    """Train on so many new rows of each task at each step, and return the loss of each step."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     losses = []
     model.train()
@@ -192,8 +196,9 @@ def train(
             group["lr"] = rate * rate_factor(step, num_steps, warm_up)
         optimizer.zero_grad()
         total = 0.0
-        for task in tasks:  # each by itself, so that short rows are not padded to the longest of all tasks
-            cost = loss(model, **batch_of(draw(task, rows, rng), model.config)) / len(tasks)  # ()
+        for name, count in rows.items():  # each by itself: short rows need no padding to the longest of all
+            batch = batch_of(draw(TASKS[name], count, rng), model.config)
+            cost = loss(model, **batch) / len(rows)  # ()
             cost.backward()
             total += cost.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -204,3 +209,69 @@ def train(
 
 
 # --8<-- [end:train]
+
+
+# --8<-- [start:answer]
+def answers(model: T5, sources: list[str], room: int = 24) -> list[str]:
+    """What the model writes for each source, greedily."""
+    batch = collate([to_ids(source) for source in sources], [[END]] * len(sources), model.config)
+    return [to_text(row) for row in write(model, batch["source"], batch["real"], room)]
+
+
+def answers_by_beams(
+    model: T5, sources: list[str], beams: int, room: int = 24
+) -> list[list[tuple[str, float]]]:
+    """The best targets of each source by beam search, with their scores."""
+    batch = collate([to_ids(source) for source in sources], [[END]] * len(sources), model.config)
+    found = beam_search(model, batch["source"], batch["real"], room, beams)
+    return [[(to_text(tokens), score) for tokens, score in row] for row in found]
+
+
+def exact(model: T5, rows: list[tuple[str, str]], room: int = 24) -> float:
+    """The share of rows whose target is written exactly."""
+    found = answers(model, [source for source, _ in rows], room)
+    return sum(answer == target for answer, (_, target) in zip(found, rows, strict=True)) / len(rows)
+
+
+def draw_map(axis: plt.Axes, model: T5, source: str, target: str, layer: int = -1) -> None:
+    """Where the decoder looks in the source as it writes a target: a mean over heads, darker for more."""
+    ids, labels = to_ids(source), to_ids(target)
+    written = shift_right(torch.tensor([labels]), model.config)  # (1, T)
+    share = cross_maps(model, torch.tensor([ids]), written)[layer][0].mean(dim=0)  # (T, S)
+    axis.imshow(share, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(ids)), [PIECES[i].strip() or "␣" for i in ids], rotation=90)
+    axis.set_yticks(range(len(labels)), [PIECES[i].strip() or "␣" for i in labels])
+
+
+# --8<-- [end:answer]
+
+
+# --8<-- [start:main]
+TRAIN_STEPS = 400
+SMALL = Config(len(PIECES), 64, 16, 128, 2, 2, 4, dropout=0.0, gated=True, tied=False, scaled=False)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model, names = T5(SMALL), ["digits", "iso"]
+    rng = random.Random(0)
+    losses = train(model, dict.fromkeys(names, 32), TRAIN_STEPS, 3e-3, TRAIN_STEPS // 10 + 1, rng)
+    print(f"loss: {losses[0]:.2f} at the first step, {losses[-1]:.3f} at the last")
+    save_t5(model, "small-t5")
+    model = load_t5("small-t5")
+    for name in names:
+        rows = draw(TASKS[name], 200, random.Random(1), held_out=True)
+        print(f"{name}: {exact(model, rows):.0%} of 200 held-out rows are exactly right")
+        source, target = rows[0]
+        for text, score in answers_by_beams(model, [source], beams=3)[0]:
+            print(f"  {source} -> {text}  (score {score:.3f}, right: {target})")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        draw_map(axis, model, *draw(TASKS[name], 1, random.Random(2), held_out=True)[0])
+    figure.savefig("cross-attention.png")
+    print("saved cross-attention.png")
+
+
+if __name__ == "__main__":
+    main()
+# --8<-- [end:main]

@@ -112,6 +112,16 @@ def test_buckets_equal_transformers(buckets, furthest, causal, agrees):
     assert not other.equal(expected)
 
 
+@torch.no_grad()
+def test_the_bias_of_some_places_is_a_part_of_the_whole():
+    for stack in (small().encoder, small().decoder):
+        place = torch.arange(11)
+        whole = stack.bias(place, place)
+        assert stack.bias(place[4:6], place[:9]).equal(whole[:, 4:6, :9])
+        hidden = whole[:, 4, 5:].isinf()
+        assert hidden.all() if stack.bias.causal else not hidden.any()
+
+
 def test_buckets_end_where_the_page_says():
     distance = torch.arange(200)
     near = page.bucket(-distance[None], 32, 128, True)[0]
@@ -266,10 +276,10 @@ def test_the_norm_is_its_formula(formula):
 @torch.no_grad()
 @pytest.mark.equation("encdec-attention", of=page.Attention)
 def test_attention_is_a_softmax_of_undivided_scores(formula):
-    attention = small().encoder.layers[1].attention
-    x, bias = torch.randn(5, 7, 24).double(), torch.randn(1, 3, 7, 7).double()
+    attention = small(width=15).encoder.layers[1].attention  # three heads of five features
+    attention.to_out.weight.copy_(torch.eye(15))
+    x, bias = torch.randn(5, 7, 15).double(), torch.randn(1, 3, 7, 7).double()
     key, value = attention.read(x)
-    attention.to_out = torch.nn.Identity()
     ours = attention(x, key, value, bias)
     q, k, v = page.heads(attention.to_query(x), 3)[3, 2, 6], key[3, 2], value[3, 2]
     names = {"o_t": ours[3, 6, 10:15], "q_t": q, "k_s": lambda s: k[s], "k_r": lambda r: k[r], "v_s": lambda s: v[s]}
@@ -279,10 +289,10 @@ def test_attention_is_a_softmax_of_undivided_scores(formula):
 
 @pytest.mark.equation("encdec-bucket", of=page.bucket)
 def test_buckets_of_far_distances_are_their_formula(formula):
-    for distance in (16, 23, 40, 90):
+    for distance in (23, 40, 90):
         ours = page.bucket(torch.tensor([[-distance]]), 32, 128, True).item()
         formula("encdec-bucket").holds({"c": ours, "d": distance, "E": 16, "M": 128})
-    for distance in (2, 5, 9):
+    for distance in (3, 5, 9):
         ours = page.bucket(torch.tensor([[distance]]), 8, 20, False).item() - 4
         formula("encdec-bucket").holds({"c": ours, "d": distance, "E": 2, "M": 20})
 
@@ -291,8 +301,8 @@ def test_buckets_of_far_distances_are_their_formula(formula):
 @pytest.mark.equation("encdec-gate", of=page.Mlp)
 def test_the_gated_mlp_is_its_formula(formula):
     mlp, x = small().decoder.layers[1].mlp, torch.randn(5, 7, 24).double()
-    names = {"G(x)": mlp(x)[3, 4], "x": x[3, 4], "D": Matrix(mlp.down.weight), "U": Matrix(mlp.up.weight)}
-    names |= {"R": Matrix(mlp.gate.weight), "g": lambda z: F.gelu(z, approximate="tanh")}
+    names = {"G(x)": mlp(x)[3, 4], "x": x[3, 4], "P": Matrix(mlp.down.weight), "U": Matrix(mlp.up.weight)}
+    names |= {"R": Matrix(mlp.gate.weight), r"\phi": lambda z: F.gelu(z, approximate="tanh")}
     formula("encdec-gate").holds(names)
 
 
@@ -303,7 +313,7 @@ def test_the_loss_is_a_mean_over_real_tokens(formula, batch):
     p = model(batch["source"], written, batch["real"]).softmax(dim=-1)
     row, place = (batch["target"] != -100).nonzero(as_tuple=True)
     p = p[row, place, batch["target"][row, place]]
-    names = {r"\mathcal{L}": page.loss(model, **batch), "N": len(p), "p_n": lambda n: p[n], "n": range(len(p))}
+    names = {r"\mathcal{L}": page.loss(model, **batch), "m": len(p), "p_n": lambda n: p[n], "n": range(len(p))}
     formula("encdec-loss").holds(names)
 
 
@@ -346,3 +356,48 @@ def test_widths_of_the_oracles_differ():
     assert all(
         math.prod(sizes[name] for name in ("num_heads", "d_kv")) != sizes["d_model"] for sizes in WIDTHS.values()
     )
+
+
+@torch.no_grad()
+@pytest.mark.claim("encdec-by-hand")
+def test_numbers_by_hand():
+    """The table of the page: each number as printed there, to its last digit."""
+    norm = page.RMSNorm(page.Config(width=2, eps=1e-12))
+    assert norm(torch.tensor([3.0, 4.0])).tolist() == pytest.approx([0.8485, 1.1314], abs=6e-5)
+    assert page.bucket(torch.tensor([[-40]]), 32, 128, True).item() == 23
+    assert 16 * math.log(2.5) / math.log(8) == pytest.approx(7.0503, abs=6e-5)
+    assert page.bucket(torch.tensor([[40]]), 32, 128, False).item() == 28
+    assert 8 * math.log(5) / math.log(16) == pytest.approx(4.6439, abs=1.1e-3)
+    attention = page.Attention(page.Config(width=1, head_width=1, num_heads=1)).eval()
+    for layer in (attention.to_query, attention.to_out):
+        layer.weight.fill_(1.0)
+    key, value = torch.tensor([2.0, 0.0]).view(1, 1, 2, 1), torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
+    mixed = attention(torch.ones(1, 1, 1), key, value, torch.tensor([[-1.0, 0.0]]))
+    assert mixed.item() == pytest.approx(1.5379, abs=6e-5)
+    mlp = page.Mlp(page.Config(width=1, hidden=1, gated=True)).eval()
+    for layer, weight in ((mlp.gate, 1.0), (mlp.up, 2.0), (mlp.down, 3.0)):
+        layer.weight.fill_(weight)
+    assert mlp(torch.ones(1)).item() == pytest.approx(5.0472, abs=2e-4)
+    target = torch.tensor([[7, 9, 1], [5, 1, -100]])
+    assert page.shift_right(target, page.Config()).tolist() == [[0, 7, 9], [0, 5, 1]]
+    logits = torch.tensor([[0.5, 0.25, 0.1]]).log()
+    costs = F.cross_entropy(torch.stack([logits, (1 - logits.exp()).log()], dim=-1)[0], torch.tensor([0, 0, -100]))
+    assert costs.item() == pytest.approx(1.0397, abs=6e-5)
+
+
+@pytest.mark.claim("encdec-buckets")
+def test_one_table_for_all_layers_and_none_for_cross_attention():
+    """Here and in the library: which parts own a table of distances."""
+    ours = [name for name, _ in small().named_parameters() if "table" in name]
+    assert ours == ["encoder.bias.table.weight", "decoder.bias.table.weight"]
+    theirs = [name for name, _ in THEIRS["v1.0"].named_parameters() if "relative_attention_bias" in name]
+    assert theirs == [
+        f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight" for side in ("encoder", "decoder")
+    ]
+    dropped = THEIRS["v1.0"]._keys_to_ignore_on_load_unexpected
+    assert list(dropped) == ["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"]
+    distance = torch.arange(130)
+    found = page.bucket(-distance[None], 32, 128, True)[0].tolist()
+    ends = {17: (19, 20), 18: (21, 23), 19: (24, 26), 30: (99, 112), 31: (113, 129), 16: (16, 18)}
+    for which, (first, last) in ends.items():
+        assert [d for d, c in enumerate(found) if c == which] == list(range(first, last + 1))

@@ -175,13 +175,13 @@ def test_one_beam_is_greedy(ours, batch):
 @torch.no_grad()
 @pytest.mark.equation("encdec-score", of=beam_search)
 def test_scores_are_their_formula(formula, batch):
-    model = small()
+    model = small().float()
     (tokens, score), *_ = beam_search(model, **batch, room=5, beams=3, length_penalty=0.7)[1]
     written = torch.tensor([[0, *tokens[:-1]]])
     p = model(batch["source"][1:2, :4], written)[0].softmax(dim=-1)
     p = p[torch.arange(len(tokens)), tokens]
-    names = {"s": score, r"\alpha": 0.7, "T": len(tokens), "p_t": lambda t: p[t], "t": range(len(tokens))}
-    formula("encdec-score").holds(names)
+    names = {"s": torch.tensor(score), r"\alpha": 0.7, "T": len(tokens), "p_t": lambda t: p[t], "t": range(len(tokens))}
+    formula("encdec-score").holds(names, tolerance=1e-6)  # beams add up in float32
 
 
 # sampling, storage, compiling
@@ -238,3 +238,48 @@ def test_library_cannot_cache_a_decoder_deeper_than_its_encoder(batch):
     with pytest.raises(IndexError):
         deep.generate(**given)
     deep.generate(**given, use_cache=False)
+
+
+@torch.no_grad()
+@pytest.mark.claim("encdec-copies")
+def test_library_copies_the_source_for_each_beam_and_reorders_it(batch, monkeypatch):
+    """Ours keeps one copy of a source's keys; transformers has one for each beam, and reorders them at each step."""
+    from transformers import EncoderDecoderCache
+
+    seen = []
+    reorder = EncoderDecoderCache.reorder_cache
+
+    def watched(self, beam):
+        before = self.cross_attention_cache.layers[0].keys
+        reorder(self, beam)
+        after = self.cross_attention_cache.layers[0].keys
+        seen.append((len(before), before.data_ptr() != after.data_ptr()))
+
+    monkeypatch.setattr(EncoderDecoderCache, "reorder_cache", watched)
+    generated(THEIRS["flan"], batch, num_beams=3)
+    assert seen and all(rows == 15 and moved for rows, moved in seen)
+    caches, _, _ = begin(small(), batch["source"], batch["real"], 3, 4)
+    assert len(caches[0].source[0]) == 5
+
+
+@torch.no_grad()
+@pytest.mark.claim("encdec-tree")
+def test_the_tree_of_the_page():
+    """Greedy decoding takes a, though b and z together are likelier; scores as printed under By hand."""
+    a, b, x, y, z, end = 5, 6, 7, 8, 9, 1
+    follows = {0: {a: 0.6, b: 0.4}, a: {x: 0.4, y: 0.3, 10: 0.3}, b: {z: 0.9, x: 0.1}}
+
+    def tree(model, token, place, *fixed):
+        p = torch.zeros(*token.shape, 41)
+        for row, beams in enumerate(token.tolist()):
+            for n, last in enumerate(beams):
+                for word, chance in follows.get(last if place < 2 else None, {end: 1.0}).items():
+                    p[row, n, word] = chance
+        return p.log()
+
+    model, source = small(), torch.randint(2, 41, (1, 7))
+    assert write(model, source, None, 3, step=tree) == [[a, x, end]]
+    for penalty, score in ((1.0, -0.3406), (0.0, -1.0217)):
+        tokens, found = beam_search(model, source, None, 3, beams=2, length_penalty=penalty, step=tree)[0][0]
+        assert tokens == [b, z, end] and found == pytest.approx(score, abs=6e-5)
+    assert -2 > -3 and -2 / 4 < -3 / 8 == -0.375
