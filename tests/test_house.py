@@ -22,7 +22,7 @@ MODULES = {  # post -> module, the addresses that readers have
     "GLIP": "snippets/glip.py",
     "LLM/ROPE": "snippets/llm/rope.py",
     "LLM/Decoder-Only": "snippets/llm/decoder_only.py",
-    "LLM/Encoder-Decoder": "snippets/llm/encoder_decoder.py",
+    "LLM/Encoder-Decoder": "snippets/llm/t5.py",
     "LLM/BERT": "snippets/llm/bert.py",
     "LLM/Roberta": "snippets/llm/roberta.py",
     "LLM/SpanCorruption": "snippets/llm/span_corruption.py",

@@ -29,7 +29,7 @@ MODULES = {
     "GLIP": "glip",
     "LLM/ROPE": "llm/rope",
     "LLM/Decoder-Only": "llm/decoder_only",
-    "LLM/Encoder-Decoder": "llm/encoder_decoder",
+    "LLM/Encoder-Decoder": "llm/t5",
     "LLM/BERT": "llm/bert",
     "LLM/Roberta": "llm/roberta",
     "LLM/SpanCorruption": "llm/span_corruption",

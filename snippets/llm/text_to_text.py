@@ -84,11 +84,13 @@ def to_text(ids: list[int]) -> str:
 
 # --8<-- [start:tasks]
 def number_to_digits(rng: random.Random) -> tuple[str, str, str]:
+    """What is held out, source and target: a number in words, and in digits."""
     n = rng.randrange(10000)
     return str(n), f"digits: {spell(n)}", str(n)
 
 
 def digits_to_number(rng: random.Random) -> tuple[str, str, str]:
+    """What is held out, source and target: a number in digits, and in words."""
     n = rng.randrange(10000)
     return str(n), f"words: {n}", spell(n)
 
@@ -101,16 +103,19 @@ def draw_date(rng: random.Random) -> tuple[str, str, str]:
 
 
 def date_to_iso(rng: random.Random) -> tuple[str, str, str]:
+    """What is held out, source and target: a day in one of two ways, and as ISO 8601 has it."""
     one, other, iso = draw_date(rng)
     return iso, f"iso: {rng.choice([one, other])}", iso
 
 
 def iso_to_date(rng: random.Random) -> tuple[str, str, str]:
+    """What is held out, source and target: a day as ISO 8601 has it, and in words."""
     one, _, iso = draw_date(rng)
     return iso, f"date: {iso}", one
 
 
 def reverse(rng: random.Random, lengths: tuple[int, int] = (3, 7)) -> tuple[str, str, str]:
+    """What is held out, source and target: a word of different letters, and the same from its end."""
     word = "".join(rng.sample(CHARACTERS[:26], rng.randint(*lengths)))
     return word, f"reverse: {word}", word[::-1]
 
@@ -252,6 +257,7 @@ SMALL = Config(len(PIECES), 64, 16, 128, 2, 2, 4, dropout=0.0, gated=True, tied=
 
 
 def main() -> None:
+    """Train on two tasks, save and load the model, answer held-out rows, and draw where it looks."""
     torch.manual_seed(0)
     model, names = T5(SMALL), ["digits", "iso"]
     rng = random.Random(0)

@@ -116,6 +116,7 @@ def log_probability(model: T5, source: Tensor, real: Tensor, target: Tensor) -> 
 
 
 def check_1(answer: Callable) -> None:
+    """First distances of buckets, searched in the printed `bucket`."""
     distance = -torch.arange(400)[None]
     buckets = bucket(distance, 32, 128, causal=True)[0].tolist()
     for which in (0, 7, 15, 16, 17, 20, 24, 30, 31):
@@ -128,6 +129,7 @@ def check_1(answer: Callable) -> None:
 
 
 def check_2(answer: Callable) -> None:
+    """Penalties for three pairs of beams."""
     for short, m, long, n in ((-2.0, 4, -3.0, 8), (-1.3, 3, -1.9, 7), (-0.4, 2, -4.0, 5)):
         right = math.log(long / short) / math.log(n / m)
         slips = {
@@ -138,6 +140,7 @@ def check_2(answer: Callable) -> None:
 
 
 def check_3(answer: Callable) -> None:
+    """Four texts, one of which has no pair that could come again."""
     torch.manual_seed(0)
     logits, written = torch.randn(4, 9), torch.tensor([[3, 5, 3], [5, 3, 3], [1, 2, 4], [2, 2, 2]])
     right, last = logits.clone(), logits.clone()
@@ -182,6 +185,7 @@ def costs(model: T5, batch: dict[str, Tensor]) -> list[list[float]]:
 
 
 def check_4(answer: Callable) -> None:
+    """A batch of unequal lengths, each text costed alone."""
     model, batch = small()
     each = costs(model, batch)
     flat = [cost for row in each for cost in row]
@@ -198,6 +202,7 @@ def check_4(answer: Callable) -> None:
 
 
 def check_5(answer: Callable) -> None:
+    """The same batch, each text's probability by itself."""
     model, batch = small()
     each = costs(model, batch)
     batch["target"] = batch["target"].masked_fill(batch["target"] == model.config.pad, IGNORED)
