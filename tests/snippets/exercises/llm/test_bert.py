@@ -50,12 +50,16 @@ def over_all(x, real):
     return (x * real[:, :, None]).sum(dim=1) / real.sum()
 
 
-def everywhere(logits, segments):
+def everywhere(logits, segments, marks):
     return best_span(logits)
 
 
-def one_by_one(logits, segments):
-    return logits.masked_fill((segments == 0)[:, None], -torch.inf).argmax(dim=2)
+def with_the_last_mark(logits, segments, marks):
+    return best_span(logits.masked_fill((segments == 0)[:, None], -torch.inf))
+
+
+def one_by_one(logits, segments, marks):
+    return logits.masked_fill(((segments == 0) | marks)[:, None], -torch.inf).argmax(dim=2)
 
 
 WRONG = {
@@ -63,7 +67,11 @@ WRONG = {
     2: [(without_biases, "biases"), (without_the_first_norm, "first norm"), (without_norms, "norms of the layers")],
     3: [(forward_only, "those before it are not"), (as_it_was, "nothing is added")],
     4: [(exercises.hasty_mean, "the length of the batch"), (with_padding, "padding is in"), (over_all, "of all real")],
-    5: [(everywhere, "the question is searched"), (one_by_one, "one by one")],
+    5: [
+        (everywhere, "the question is searched"),
+        (with_the_last_mark, "it is no answer"),
+        (one_by_one, "one by one"),
+    ],
 }
 
 
