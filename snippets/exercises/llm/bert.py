@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from snippets.exercises.checking import compare
-from snippets.llm.bert import Bert, Config
-from snippets.llm.bert_pretraining import best_span
+from snippets.llm.bert import Config
+from snippets.llm.bert_pretraining import best_span, new_model
 
 
 # --8<-- [start:exercise-1]
@@ -31,15 +31,20 @@ def asked_among_ordinary(chosen: float, masked: float) -> float:
 
 # --8<-- [start:exercise-2]
 def parameters(config: Config) -> int:
-    """By pencil, then in a line: how many numbers does a Bert of these sizes learn?
+    """By pencil, then in a line: how many numbers does a BERT learn, with all that pre-training puts on top?
 
-    Hint: A layer from n to m features has n * m weights and m biases, a LayerNorm has 2 W numbers. Count the
-    three tables, the first norm, and what a layer holds: four square matrices, two of the MLP, two norms.
+    On top are the head for words, the pooler and the head for pairs.
+
+    Hint: The encoder is counted on the page. A layer from n to m features has n * m weights and m biases, a
+    LayerNorm has 2 W numbers. Which matrix of the head for words is there already?
     """
     width, hidden = config.width, config.hidden
     tables = (config.vocabulary + config.context + config.kinds) * width
     layer = 4 * (width * width + width) + 2 * width * hidden + hidden + width + 2 * 2 * width
-    return tables + 2 * width + config.num_layers * layer
+    encoder = tables + 2 * width + config.num_layers * layer
+    words = width * width + width + 2 * width + config.vocabulary
+    pooler, pairs = width * width + width, 2 * width + 2
+    return encoder + words + pooler + pairs
 
 
 # --8<-- [end:exercise-2]
@@ -123,12 +128,13 @@ def check_1(answer: Callable) -> None:
 def check_2(answer: Callable) -> None:
     """Against networks of two sizes."""
     for config in (Config(41, 13, 24, 20, 3, 4), Config(7, 5, 8, 12, 1, 2, kinds=3)):
-        right = sum(p.numel() for p in Bert(config).parameters())
-        biases = config.num_layers * (5 * config.width + config.hidden)
+        model = new_model(config)
+        right = sum(p.numel() for p in model.parameters())
         slips = {
-            "the biases of the layers are missing": right - biases,
-            "the first norm, before the layers, is missing": right - 2 * config.width,
-            "the norms of the layers are missing": right - config.num_layers * 4 * config.width,
+            "that is the encoder alone": sum(p.numel() for p in model["bert"].parameters()),
+            "the table of pieces is counted twice": right + config.vocabulary * config.width,
+            "the bias of each piece is missing": right - config.vocabulary,
+            "the norm in the head for words is missing": right - 2 * config.width,
         }
         compare(f"parameters({config})", answer(config), right, slips, tolerance=1e-12)
 

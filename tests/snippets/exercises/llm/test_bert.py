@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from snippets.exercises.llm import bert as exercises
+from snippets.llm.bert import Bert
 from snippets.llm.bert_pretraining import best_span
 from tests.snippets.exercises.answers import prove
 
@@ -20,16 +21,20 @@ def of_the_asked(chosen, masked):
     return chosen
 
 
-def without_biases(config):
-    return exercises.parameters(config) - config.num_layers * (5 * config.width + config.hidden)
+def encoder_alone(config):
+    return sum(p.numel() for p in Bert(config).parameters())
 
 
-def without_the_first_norm(config):
+def pieces_twice(config):
+    return exercises.parameters(config) + config.vocabulary * config.width
+
+
+def without_the_bias(config):
+    return exercises.parameters(config) - config.vocabulary
+
+
+def without_the_norm(config):
     return exercises.parameters(config) - 2 * config.width
-
-
-def without_norms(config):
-    return exercises.parameters(config) - config.num_layers * 4 * config.width
 
 
 def forward_only(chosen, continues):
@@ -64,7 +69,12 @@ def one_by_one(logits, segments, marks):
 
 WRONG = {
     1: [(of_all, "share of all tokens"), (of_the_chosen, "share of the chosen"), (of_the_asked, "asked too")],
-    2: [(without_biases, "biases"), (without_the_first_norm, "first norm"), (without_norms, "norms of the layers")],
+    2: [
+        (encoder_alone, "encoder alone"),
+        (pieces_twice, "counted twice"),
+        (without_the_bias, "bias of each piece"),
+        (without_the_norm, "norm in the head"),
+    ],
     3: [(forward_only, "those before it are not"), (as_it_was, "nothing is added")],
     4: [(exercises.hasty_mean, "the length of the batch"), (with_padding, "padding is in"), (over_all, "of all real")],
     5: [
