@@ -87,9 +87,7 @@ class PositiveFeatures(nn.Module):
         bound = omega.square().sum(dim=1).max() / 2  # () no exponent of a key is larger
         shift = (bound - 70).clamp(min=0)  # () knows no key, so that nothing leaks from the future
         if omega.dtype != torch.float64 and shift > 75:  # features of all keys would be 0
-            raise ValueError(
-                f"directions in float64 are expected, given float32 and {omega.shape[1]} entries"
-            )
+            raise ValueError(f"float64 is expected for directions this long, given {omega.dtype}")
         self.register_buffer("shift", shift)
 
     def exponent(self, x: Tensor) -> Tensor:
