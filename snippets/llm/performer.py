@@ -238,7 +238,8 @@ class PerformerAttention(nn.Module):
 def redraw(attention: PerformerAttention, generator: torch.Generator) -> None:
     """New directions, of the same number. The model's function changes: do it in training, if at all."""
     num_features, dim = attention.features.omega.shape
-    fresh = PositiveFeatures(orthogonal_rows(num_features, dim, generator))
+    omega = orthogonal_rows(num_features, dim, generator).to(attention.features.omega)  # (M, D)
+    fresh = PositiveFeatures(omega)
     attention.features.load_state_dict(fresh.state_dict())
 
 
