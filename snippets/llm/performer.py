@@ -85,8 +85,8 @@ class PositiveFeatures(nn.Module):
         super().__init__()
         self.register_buffer("omega", omega)
         bound = omega.square().sum(dim=1).max() / 2  # () no exponent of a key is larger
-        shift = (bound - 70).clamp(min=0)  # () knows no key, so that nothing leaks from the future
-        if omega.dtype != torch.float64 and shift > 75:  # features of all keys would be 0
+        shift = (bound - 40).clamp(min=0)  # () knows no key, so that nothing leaks from the future
+        if omega.dtype != torch.float64 and shift > 60:  # features of all keys would be 0
             raise ValueError(f"float64 is expected for directions this long, given {omega.dtype}")
         self.register_buffer("shift", shift)
 

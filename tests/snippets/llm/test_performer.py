@@ -238,12 +238,12 @@ def test_stable_features_are_proportional_to_the_plain_ones(omega, features, bat
 
 
 def test_the_largest_key_does_not_overflow():
-    """Exponents of keys are at most 70, whatever the key, in float32 and with heads of 128 features."""
+    """Exponents of keys are at most 40, whatever the key, in float32 and with heads of 128 features."""
     omega = drawn(3, 256, 128).float()
     features = performer.PositiveFeatures(omega)
     worst = omega * 128**0.25  # keys along the directions themselves have the largest exponents
     phi = features.key(worst[None, None])
-    assert phi.isfinite().all() and math.exp(69.9) < phi.max() < math.exp(70.1)
+    assert phi.isfinite().all() and math.exp(39.9) < phi.max() < math.exp(40.1)
     assert (65_536 * phi.max()).isfinite()  # room for sums over keys
     plain = performer.positive_features(omega, omega)
     assert phi.max() < plain.max()  # the shift did something
@@ -281,8 +281,8 @@ def by_logarithms(omega, query, key, value):
 
 @pytest.mark.claim("performer-wide-heads")
 def test_wide_heads_are_right_or_refused():
-    """Up to 192 entries float32 is right; from 256 on it is refused, and float64 is right."""
-    for dim in (128, 192):
+    """With 128 entries float32 is right; from 192 on it is refused, and float64 is right."""
+    for dim in (64, 128):
         omega, query, key, value = wide(dim)
         ours = performer.linear_attention(
             performer.PositiveFeatures(omega.float()), query.float(), key.float(), value.float()
@@ -291,7 +291,7 @@ def test_wide_heads_are_right_or_refused():
         torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(expected, by_logarithms(omega, query, key, value), rtol=1e-10, atol=1e-10)
         assert omega.square().sum(-1).max() > dim
-    for dim in (256, 320):
+    for dim in (192, 256, 320):
         omega, query, key, value = wide(dim)
         with pytest.raises(ValueError, match="float64 is expected .* given torch.float32"):
             performer.PositiveFeatures(omega.float())
@@ -299,7 +299,7 @@ def test_wide_heads_are_right_or_refused():
         ours = performer.linear_attention(features, query, key, value)
         torch.testing.assert_close(ours, by_logarithms(omega, query, key, value), rtol=1e-10, atol=1e-10)
         single = features.key(key).float()  # what float32 could hold of them
-        assert single.median() < torch.finfo(torch.float32).tiny if dim == 256 else single.max() == 0
+        assert single.median() < 1e-35 if dim == 192 else single.max() == 0
         attention = performer.PerformerAttention(features)
         performer.redraw(attention, torch.Generator().manual_seed(5))
         torch.testing.assert_close(features.omega, drawn(5, 256, dim))
