@@ -125,7 +125,7 @@ class Bert(nn.Module):
 
 
 def initialize(model: nn.Module, width: int) -> None:
-    """BERT's first weights: standard deviation 0.02 at base's width, cut off at twice that; biases 0."""
+    """BERT's first weights: normal, of deviation 0.02 at base's width, cut off at twice that; biases 0."""
     std = 0.02 * (768 / width) ** 0.5  # a narrow layer adds up fewer products
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):

@@ -1,6 +1,6 @@
 """Pre-training and fine-tuning of BERT (Devlin et al. 2018, arXiv 1810.04805, sections 3.1, 4 and A.1).
 
-Shapes: B texts of a batch, T tokens, M hidden words of a batch, W width, K labels.
+Shapes: B texts of a batch, T tokens, V vocabulary, M hidden words of a batch, W width, K labels.
 """
 
 # --8<-- [start:imports]
@@ -90,7 +90,7 @@ def pretraining_loss(
     batch: tokens with some hidden, segments, real; words (B, T): what stood there; chosen (B, T).
     """
     x = model["bert"](**batch)  # (B, T, W)
-    logits = model["words"](x[chosen])  # (M, _) other places are not even computed
+    logits = model["words"](x[chosen])  # (M, V) other places are not even computed
     cost = F.cross_entropy(logits, words[chosen], reduction="sum")  # ()
     of_words = cost / max(1, len(logits))  # () a batch may have no hidden word: 0 / 0 is not a loss
     of_pairs = F.cross_entropy(model["pairs"](model["pooler"](x)), labels)  # ()
@@ -108,7 +108,10 @@ def rate_factor(step: int, num_steps: int) -> float:
 
 
 def fit(model: nn.Module, loss: Callable[[], Tensor], num_steps: int, rate: float) -> list[float]:
-    """Lower a loss by steps of AdamW; as in BERT, biases and norms do not decay, gradients have length 1."""
+    """Lower a loss by steps of AdamW; as in BERT, biases and norms do not decay.
+
+    Gradients longer than 1 are cut to length 1.
+    """
     parameters = list(model.parameters())
     groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01}]
     groups += [{"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0}]

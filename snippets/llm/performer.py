@@ -86,6 +86,8 @@ class PositiveFeatures(nn.Module):
         self.register_buffer("omega", omega)
         bound = omega.square().sum(dim=1).max() / 2  # () no exponent of a key is larger
         shift = (bound - 40).clamp(min=0)  # () knows no key, so that nothing leaks from the future
+        if omega.dtype != torch.float64 and shift > 60:  # features of all keys would be 0
+            raise ValueError(f"float64 is expected for directions this long, given {omega.dtype}")
         self.register_buffer("shift", shift)
 
     def exponent(self, x: Tensor) -> Tensor:
@@ -236,7 +238,8 @@ class PerformerAttention(nn.Module):
 def redraw(attention: PerformerAttention, generator: torch.Generator) -> None:
     """New directions, of the same number. The model's function changes: do it in training, if at all."""
     num_features, dim = attention.features.omega.shape
-    fresh = PositiveFeatures(orthogonal_rows(num_features, dim, generator))
+    omega = orthogonal_rows(num_features, dim, generator).to(attention.features.omega)  # (M, D)
+    fresh = PositiveFeatures(omega)
     attention.features.load_state_dict(fresh.state_dict())
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
-from snippets.llm.bert import EXPECTED, NAMES, SIZES, Bert, Config, WordHead, output
+from snippets.llm.bert import EXPECTED, NAMES, SIZES, Bert, Config, Pooler, WordHead, output
 
 # --8<-- [start:roberta]
 BASE = Config(vocabulary=50265, context=514, kinds=1, eps=1e-5)  # RoBERTa base
@@ -37,7 +37,10 @@ class Roberta(Bert):
     def forward(
         self, tokens: Tensor, *, segments: Tensor | None = None, real: Tensor | None = None
     ) -> Tensor:
-        """One vector for each of tokens (B, T): (B, T, W). real (B, T): what is no padding, unless given."""
+        """One vector for each of tokens (B, T): (B, T, W). real (B, T): what is no padding, unless given.
+
+        Positions follow from the ids alone, whatever real says.
+        """
         real = tokens != self.pad if real is None else real.bool()  # (B, T)
         segments = torch.zeros_like(tokens) if segments is None else segments  # (B, T)
         x = self.embed(tokens, places(tokens, self.pad), segments)  # (B, T, W)
@@ -119,7 +122,7 @@ def read_roberta(folder: str) -> dict[str, Tensor]:
 
 
 def load_roberta(folder: str) -> nn.ModuleDict:
-    """What a folder in transformers' layout holds: bert, and those that it has of words and ends (of spans).
+    """What a folder in transformers' layout holds: bert, and what it has of words, pooler, ends (of spans).
 
     Raises ValueError for a setting that this page does not have.
     """
@@ -135,6 +138,8 @@ def load_roberta(folder: str) -> nn.ModuleDict:
         model["words"] = WordHead(model["bert"])
         if config.tied:
             weights["words.decoder.weight"] = weights["bert.token.weight"]
+    if "pooler.dense.weight" in weights:
+        model["pooler"] = Pooler(model["bert"])
     if "ends.weight" in weights:
         model["ends"] = output(model["bert"], len(weights["ends.weight"]))
     wanted = model.state_dict()

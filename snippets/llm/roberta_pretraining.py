@@ -1,6 +1,6 @@
 """Pre-training of RoBERTa (Liu et al. 2019, arXiv 1907.11692): formats, masks, large batches.
 
-Shapes: B texts of a batch, T tokens, M hidden words of a batch.
+Shapes: B texts of a batch, T tokens, V vocabulary, W width, M hidden words of a batch.
 """
 
 # --8<-- [start:imports]
@@ -169,7 +169,7 @@ def static_masks(rows: list[Row], marks: Marks, vocabulary: int, copies: int) ->
 
 
 def epochs(rows: list[Row], marks: Marks, vocabulary: int, copies: int | None) -> Iterator[Masked]:
-    """All rows, again and again, in a new order; with fixed copies of masks, or (None) with new ones."""
+    """All rows, again and again, in a new order; with fixed copies of masks, or (None or 0) with new ones."""
     fixed = static_masks(rows, marks, vocabulary, copies) if copies else None
     epoch = 0
     while True:
@@ -201,8 +201,8 @@ def costs(model: nn.ModuleDict, group: list[Masked]) -> tuple[Tensor, Tensor]:
     words = [
         word for masked in group for word, asked in zip(masked.words, masked.chosen, strict=True) if asked
     ]
-    x = model["bert"](tokens, segments=segments)  # (B, T, _)
-    logits = model["words"](x[torch.tensor(chosen)])  # (M, _)
+    x = model["bert"](tokens, segments=segments)  # (B, T, W)
+    logits = model["words"](x[torch.tensor(chosen)])  # (M, V)
     of_words = F.cross_entropy(logits, torch.tensor(words, dtype=torch.long), reduction="sum")  # ()
     labels = [masked.row.label for masked in group if masked.row.label is not None]
     if not labels:
@@ -280,7 +280,7 @@ def fill(model: nn.ModuleDict, bpe: ByteBPE, text: str, count: int = 3) -> list[
     """For each <mask> of a text the likeliest pieces, with their probabilities."""
     ids = [bpe.ids[BEGIN], *bpe.encode_marked(text), bpe.ids[END]]
     tokens = pad_rows([ids], model["bert"])  # (1, T)
-    x = model["bert"](tokens)[tokens == bpe.ids[MASK]]  # (M, _)
+    x = model["bert"](tokens)[tokens == bpe.ids[MASK]]  # (M, W)
     best = model["words"](x).softmax(dim=-1).topk(count)
     rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
     return [[(bpe.names[i], chance) for chance, i in zip(*row, strict=True)] for row in rows]

@@ -80,6 +80,9 @@ def test_base_reads_ten_thousand_times_as_much(results):
     assert 4e10 < base < 4.5e10 and 9e3 < base / train["tokens"] < 1.1e4
     assert 200 < 108_891_648 / train["parameters"] < 500
     assert train["tokens"] == train["steps"] * 16 * 64
+    costs = train["costs_by_rate"]  # "the best of five": they lie close together
+    assert train["rates"][costs.index(min(costs))] == train["rate"] == 0.002 and len(costs) == 5
+    assert max(costs) - min(costs) < 0.1 and results(LAB)["size.steps"] == 400
 
 
 @pytest.mark.claim("bert-curve")
@@ -111,6 +114,8 @@ def test_bert_guesses_as_a_bigram_does_and_counts_of_both_sides_win(results):
     assert right["bert_and_fivegram"] <= right["fivegram"] + 0.005
     assert lab["train.epochs"] > 5 and math.log(1000) == pytest.approx(6.91, abs=0.005)
     assert lab["wordpiece.size"] == 1000
+    seed_by_seed = right["bert"]["seeds"], words["nats"]["bert"]["seeds"]  # the first, which fills the gaps, is best
+    assert seed_by_seed[0][0] == max(seed_by_seed[0]) and seed_by_seed[1][0] == min(seed_by_seed[1])
 
 
 @pytest.mark.claim("bert-pairs")
@@ -152,6 +157,9 @@ def test_longer_training_helps_where_size_and_text_do_not(results):
         assert abs(size[other]["words"]["nats"]["mean"] - base["nats"]["mean"]) < 0.1
     greater(words["accuracy"]["bert"], base["accuracy"])
     assert paired(base["nats"], words["nats"]["bert"]).mean > 1
+    gains = zip(base["nats"]["seeds"], words["nats"]["bert"]["seeds"], strict=True)
+    assert sorted(short - long > 1 for short, long in gains) == [False, True, True]  # "for two of the three seeds"
+    assert min(a - b for a, b in zip(base["nats"]["seeds"], words["nats"]["bert"]["seeds"], strict=True)) > 0.8
     greater(base["nats"], words["nats"]["bert"])
     assert results(LAB)["train.steps"] == 10 * size["steps"] and size["steps"] == 400
 

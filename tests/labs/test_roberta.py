@@ -2,6 +2,7 @@
 
 import pytest
 
+from snippets.data.text import docstrings, is_held_out, library
 from tests.labs.spread import greater, paired, tie
 from theme.page import records
 from theme.page.pages import ROOT
@@ -84,6 +85,8 @@ def test_pieces_grow_for_texts_like_those_that_were_learnt(results):
         assert pieces["prose"][i] > pieces["code"][i] > pieces["German"][i] > pieces["Greek"][i]
     assert pieces["Greek"] == pieces["Japanese"] == [1.0] * 7
     assert pieces["prose"][-1] > 3.5 and pieces["German"][-1] < 2
+    name, source = next(library())  # the lab's code: its docstring is a document that is trained on
+    assert not is_held_out(name) and sum(map(len, docstrings(source))) > len(source) / 3
 
 
 @pytest.mark.claim("roberta-asked")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from snippets.exercises.checking import compare
-from snippets.llm.bert import Bert, Config
-from snippets.llm.bert_pretraining import best_span
+from snippets.llm.bert import Config
+from snippets.llm.bert_pretraining import best_span, new_model
 
 
 # --8<-- [start:exercise-1]
@@ -31,15 +31,20 @@ def asked_among_ordinary(chosen: float, masked: float) -> float:
 
 # --8<-- [start:exercise-2]
 def parameters(config: Config) -> int:
-    """By pencil, then in a line: how many numbers does a Bert of these sizes learn?
+    """By pencil, then in a line: how many numbers does a BERT learn, with all that pre-training puts on top?
 
-    Hint: A layer from n to m features has n * m weights and m biases, a LayerNorm has 2 W numbers. Count the
-    three tables, the first norm, and what a layer holds: four square matrices, two of the MLP, two norms.
+    On top are the head for words, the pooler and the head for pairs.
+
+    Hint: The encoder is counted on the page. A layer from n to m features has n * m weights and m biases, a
+    LayerNorm has 2 W numbers. Which matrix of the head for words is there already?
     """
     width, hidden = config.width, config.hidden
     tables = (config.vocabulary + config.context + config.kinds) * width
     layer = 4 * (width * width + width) + 2 * width * hidden + hidden + width + 2 * 2 * width
-    return tables + 2 * width + config.num_layers * layer
+    encoder = tables + 2 * width + config.num_layers * layer
+    words = width * width + width + 2 * width + config.vocabulary
+    pooler, pairs = width * width + width, 2 * width + 2
+    return encoder + words + pooler + pairs
 
 
 # --8<-- [end:exercise-2]
@@ -92,15 +97,15 @@ def careful_mean(x: Tensor, real: Tensor) -> Tensor:
 
 
 # --8<-- [start:exercise-5]
-def answer_in_passage(logits: Tensor, segments: Tensor) -> Tensor:
-    """First and last token (B, 2) of the likeliest answer that lies in the second segment, the passage.
+def answer_in_passage(logits: Tensor, segments: Tensor, marks: Tensor) -> Tensor:
+    """First and last token (B, 2) of the likeliest answer that lies in the passage, the second segment.
 
     Args: logits (B, 2, T) of begin and end, -inf for padding; segments (B, T), 0 for the question and 1 for
-    the passage.
+    the passage and the [SEP] behind it; marks (B, T), true for [CLS] and [SEP].
 
     Hint: best_span chooses among all places whose logits are not -inf.
     """
-    outside = (segments == 0)[:, None]  # (B, 1, T)
+    outside = ((segments == 0) | marks)[:, None]  # (B, 1, T)
     allowed = logits.masked_fill(outside, -torch.inf)  # (B, 2, T)
     return best_span(allowed)
 
@@ -123,12 +128,13 @@ def check_1(answer: Callable) -> None:
 def check_2(answer: Callable) -> None:
     """Against networks of two sizes."""
     for config in (Config(41, 13, 24, 20, 3, 4), Config(7, 5, 8, 12, 1, 2, kinds=3)):
-        right = sum(p.numel() for p in Bert(config).parameters())
-        biases = config.num_layers * (5 * config.width + config.hidden)
+        model = new_model(config)
+        right = sum(p.numel() for p in model.parameters())
         slips = {
-            "the biases of the layers are missing": right - biases,
-            "the first norm, before the layers, is missing": right - 2 * config.width,
-            "the norms of the layers are missing": right - config.num_layers * 4 * config.width,
+            "that is the encoder alone": sum(p.numel() for p in model["bert"].parameters()),
+            "the table of pieces is counted twice": right + config.vocabulary * config.width,
+            "the bias of each piece is missing": right - config.vocabulary,
+            "the norm in the head for words is missing": right - 2 * config.width,
         }
         compare(f"parameters({config})", answer(config), right, slips, tolerance=1e-12)
 
@@ -169,21 +175,26 @@ def check_4(answer: Callable) -> None:
 
 
 def check_5(answer: Callable) -> None:
-    """Questions whose own tokens look best."""
+    """Questions whose own tokens look best, and a last [SEP] that looks better still."""
     logits = torch.randn(5, 2, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    segments = (torch.arange(11) >= torch.tensor([2, 5, 3, 8, 4])[:, None]).long()
+    begin = torch.tensor([2, 5, 3, 7, 4])[:, None]
+    segments = (torch.arange(11) >= begin).long()
+    places = torch.cat([0 * begin, begin - 1, 0 * begin + 9], dim=1)  # of [CLS] and both [SEP]
+    marks = torch.zeros(5, 11, dtype=torch.bool).scatter(1, places, True)
     logits[:, :, 0] += 3
+    logits[:2, :, 9] += 4
     logits[:, :, 10] = -torch.inf
     right = []
     for row, kinds in zip(logits, segments, strict=True):
-        inside = [t for t in range(11) if kinds[t]]
+        inside = [t for t in range(9) if kinds[t]]
         spans = [(i, j) for i in inside for j in inside if i <= j]
         right.append(max(spans, key=lambda span, row=row: row[0, span[0]] + row[1, span[1]]))
-    alone = logits.masked_fill((segments == 0)[:, None], -torch.inf).argmax(dim=2)
+    alone = logits.masked_fill(((segments == 0) | marks)[:, None], -torch.inf).argmax(dim=2)
+    with_mark = best_span(logits.masked_fill((segments == 0)[:, None], -torch.inf))
     slips = {
         "the question is searched as well": best_span(logits).double(),
+        "the last [SEP] has segment 1, too, but it is no answer": with_mark.double(),
         "begin and end are chosen one by one, and some answers end before they begin": alone.double(),
     }
-    compare(
-        "the answers", torch.as_tensor(answer(logits, segments)).double(), torch.tensor(right).double(), slips
-    )
+    given = torch.as_tensor(answer(logits, segments, marks)).double()
+    compare("the answers", given, torch.tensor(right).double(), slips)

@@ -41,10 +41,9 @@ def check_1(answer: Callable) -> None:
     for length, error in ((0.5, 0.1), (1.0, 0.5)):
         x = torch.tensor([length], dtype=torch.float64)
         relative = positive_variance(x, x, 1).item() / torch.exp(2 * x * x).item()
+        half = torch.expm1(2 * x * x).item() / error**2
         slips = {
-            "that is |x|^2 or twice it in the exponent; x + y = 2x, so that it is 4 |x|^2": torch.exp(
-                2 * x * x
-            ).item(),
+            "that is 2 |x|^2 in the exponent; x + y = 2x, so that it is 4 |x|^2": half,
             "the error falls with the root of m, so that m grows with the square of 1 / error": relative
             / error,
         }

@@ -3,6 +3,7 @@
 Shapes: B texts of a batch, T tokens, N hidden words.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,27 +16,30 @@ from snippets.llm.roberta import Roberta
 
 
 # --8<-- [start:exercise-1]
-def usable_length(rows: int, pad: int) -> int:
-    """By pencil: how many tokens fit into a table of positions of so many rows, if padding has the id pad?
+def room_for_a_pair(rows: int, pad: int) -> int:
+    """By pencil: how many tokens may the two texts of a pair have together, without the marks?
 
-    Hint: Which row does the first real token use, and which one the last row of the table? Count from 0.
+    Args: rows of the table of positions; pad, the id of padding. The pair is written as for a task, with two
+    marks between the texts.
+
+    Hint: Which row of the table does the first real token use, counted from 0? How many tokens of the row are
+    marks?
     """
-    return rows - pad - 1
+    return rows - pad - 1 - 4
 
 
 # --8<-- [end:exercise-1]
 
 
 # --8<-- [start:exercise-2]
-def asked_at_least_once(epochs: int, copies: int) -> float:
-    """By pencil: the share of places that are asked for at least once, with copies of masks used in turn.
+def copies_needed(share: float) -> int:
+    """By pencil: how many copies of masks it takes, at least, to ask for a share of the places once or more.
 
     In each copy, 15 % of the places are chosen, independently of the other copies.
 
-    Hint: What is the chance that a place is not chosen in one mask, and in two? How many different masks does
-    a row show in so many epochs?
+    Hint: What is the chance that a place is not chosen in one mask, in two, in k? Take the logarithm.
     """
-    return 1 - 0.85 ** min(epochs, copies)
+    return math.ceil(math.log(1 - share) / math.log(0.85))
 
 
 # --8<-- [end:exercise-2]
@@ -107,28 +111,28 @@ def same_document(tokens: Tensor, end: int) -> Tensor:
 def check_1(answer: Callable) -> None:
     """Against a table that is asked."""
     for rows, pad in ((514, 1), (40, 0), (16, 5)):
+        longest = Roberta(Config(9, rows, 8, 8, 1, 2), pad).longest
         slips = {
-            "the rows up to that of the padding are for no real token": rows,
-            "the padding's own row is for no real token either": rows - pad,
-            "which row does the first token use if padding has another id than 1?": rows - 2,
+            "the rows up to that of the padding are for no real token": rows - 4,
+            "two marks stand between the texts, and the padding's own row is for no token": longest - 3,
+            "the marks take places, too": longest,
         }
-        right = Roberta(Config(9, rows, 8, 8, 1, 2), pad).longest
-        compare(f"usable_length({rows}, {pad})", answer(rows, pad), right, slips, tolerance=1e-12)
+        compare(f"room_for_a_pair({rows}, {pad})", answer(rows, pad), longest - 4, slips, tolerance=1e-12)
 
 
 def check_2(answer: Callable) -> None:
-    """By drawing a place's fate, for BERT's numbers and for others."""
-    for epochs, copies in ((40, 10), (3, 10), (5, 1)):
-        never = 1.0
-        for _ in {epoch % copies for epoch in range(epochs)}:
-            never -= never * 0.15
+    """Copy by copy, until the share is reached."""
+    for share in (0.99, 0.8, 0.6):
+        never, copies = 1.0, 0
+        while 1 - never < share:
+            never, copies = never * 0.85, copies + 1
         slips = {
-            "after ten copies no new mask comes": 1 - 0.85**epochs,
-            "in three epochs no ten copies are shown": 1 - 0.85**copies,
-            "chances of places that may be chosen twice do not add up": 0.15 * min(epochs, copies),
+            "that many leave a little less than the share": copies - 1,
+            "a whole number of copies is expected": math.log(1 - share) / math.log(0.85),
+            "chances of places that may be chosen twice do not add up": math.ceil(share / 0.15),
+            "that is for places that are never chosen": math.ceil(math.log(share) / math.log(0.85)),
         }
-        slips = {text: value for text, value in slips.items() if abs(value - 1 + never) > 1e-6}
-        compare(f"asked_at_least_once({epochs}, {copies})", answer(epochs, copies), 1 - never, slips)
+        compare(f"copies_needed({share})", answer(share), copies, slips, tolerance=1e-12)
 
 
 def check_3(answer: Callable) -> None:

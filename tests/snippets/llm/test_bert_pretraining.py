@@ -122,6 +122,16 @@ def test_half_of_the_pairs_follow_and_their_label_is_0():
     assert stats.binomtest(sum(labels), len(labels), 0.5).pvalue > 1e-3
 
 
+def test_between_two_passages_that_follow_text_is_usually_missing():
+    """The page's warning: the first passage is cut at its end, and the second begins behind what was cut off."""
+    document, ends = list(range(2000)), sorted({*random.Random(0).sample(range(1, 2000), 100), 0, 2000})
+    texts = [[document[a:b] for a, b in zip(ends, ends[1:], strict=False)], [[5000], [5001]]]
+    drawn = [page.draw_pair(texts, 61) for _ in range(500)]
+    gaps = [second[0] - first[-1] - 1 for first, second, label in drawn if label == 0 and first[0] < 2000]
+    assert len(gaps) > 100 and min(gaps) >= 0
+    assert sum(gap > 0 for gap in gaps) / len(gaps) > 0.9
+
+
 def test_a_first_passage_leaves_room_and_something_to_follow():
     long = [[[5] * 50, [6] * 50], [[15] * 50, [16] * 50]]
     for _ in range(50):

@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3NextConfig
-from transformers.models.mamba2.modeling_mamba2 import segment_sum
-from transformers.models.qwen3_next.modeling_qwen3_next import torch_recurrent_gated_delta_rule
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer, segment_sum
+from transformers.models.qwen3_next.modeling_qwen3_next import (
+    Qwen3NextGatedDeltaNet,
+    torch_recurrent_gated_delta_rule,
+)
 
 from snippets.llm import performer
 from tests.formula import Matrix
@@ -122,6 +125,7 @@ def test_the_librarys_rows_are_biased():
     assert min(off(ONES, ONES, rows), off(-ONES, -ONES, rows)) > 3
     assert (along.mean() - right) * (against.mean() - right) < 0  # one too large, one too small
     assert abs(along.mean() - right) > 0.1 * right
+    assert "transcribed from jax to pytorch" in inspect.getsource(library)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,8 @@ def test_the_largest_key_does_not_overflow():
     features = performer.PositiveFeatures(omega)
     worst = omega * 128**0.25  # keys along the directions themselves have the largest exponents
     phi = features.key(worst[None, None])
-    assert phi.isfinite().all() and 1e16 < phi.max() < 1e18
+    assert phi.isfinite().all() and math.exp(39.9) < phi.max() < math.exp(40.1)
+    assert (65_536 * phi.max()).isfinite()  # room for sums over keys
     plain = performer.positive_features(omega, omega)
     assert phi.max() < plain.max()  # the shift did something
     assert performer.PositiveFeatures(0.1 * omega).shift == 0  # and only where it has to
@@ -258,6 +263,46 @@ def test_a_very_long_key_is_overlooked():
     without = performer.linear_attention(features, query, key[:, :, rest], value[:, :, rest])
     torch.testing.assert_close(ours, without)
     torch.testing.assert_close(exact(query, key, value)[0, 0, 0], value[0, 0, 2])
+
+
+def wide(dim):
+    """Directions (256, dim) in float64, and short queries, keys (1, 1, 50, dim) and values (1, 1, 50, 5)."""
+    torch.manual_seed(4)
+    query, key = 0.3 * torch.randn(2, 1, 1, 50, dim, dtype=torch.float64)
+    return drawn(4, 256, dim), query, key, torch.randn(1, 1, 50, 5, dtype=torch.float64)
+
+
+def by_logarithms(omega, query, key, value):
+    """The same means, without an exponential that could overflow or vanish."""
+    x, y = (z[0, 0] / omega.shape[1] ** 0.25 for z in (query, key))
+    logs = (x @ omega.T)[:, None] + (y @ omega.T)[None] - y.square().sum(-1)[None, :, None] / 2
+    return logs.logsumexp(-1).softmax(-1) @ value
+
+
+@pytest.mark.claim("performer-wide-heads")
+def test_wide_heads_are_right_or_refused():
+    """With 128 entries float32 is right; from 192 on it is refused, and float64 is right."""
+    for dim in (64, 128):
+        omega, query, key, value = wide(dim)
+        ours = performer.linear_attention(
+            performer.PositiveFeatures(omega.float()), query.float(), key.float(), value.float()
+        )
+        expected = performer.linear_attention(performer.PositiveFeatures(omega), query, key, value)
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(expected, by_logarithms(omega, query, key, value), rtol=1e-10, atol=1e-10)
+        assert omega.square().sum(-1).max() > dim
+    for dim in (192, 256, 320):
+        omega, query, key, value = wide(dim)
+        with pytest.raises(ValueError, match="float64 is expected .* given torch.float32"):
+            performer.PositiveFeatures(omega.float())
+        features = performer.PositiveFeatures(omega)
+        ours = performer.linear_attention(features, query, key, value)
+        torch.testing.assert_close(ours, by_logarithms(omega, query, key, value), rtol=1e-10, atol=1e-10)
+        single = features.key(key).float()  # what float32 could hold of them
+        assert single.median() < 1e-35 if dim == 192 else single.max() == 0
+        attention = performer.PerformerAttention(features)
+        performer.redraw(attention, torch.Generator().manual_seed(5))
+        torch.testing.assert_close(features.omega, drawn(5, 256, dim))
 
 
 # attention against exact attention, the quadratic form and performer-pytorch
@@ -451,6 +496,7 @@ def test_a_later_key_changes_nothing_before_it(batch):
     ours = performer.PerformerAttention(performer.PositiveFeatures(omega))
     before = slice(0, 39)
     assert torch.equal(ours(query, key, value)[:, :, before], ours(query, large, value)[:, :, before])
+    assert inspect.signature(library.softmax_kernel).parameters["eps"].default == 1e-4
     last = (ours(query, key, value) - ours(query, large, value))[:, :, -1]
     assert last.abs().max() > 1e-3  # negative control
     with warnings.catch_warnings():
@@ -493,6 +539,21 @@ def test_padded_keys_do_not_count(features, batch):
     assert (masked - short).norm() / short.norm() > 0.1
 
 
+@pytest.mark.claim("performer-bias")
+def test_a_bias_that_falls_with_distance_is_a_decay(features, batch):
+    """ALiBi's bias, a slope for each head, against the masked matrix of weights."""
+    query, key, value = batch
+    slope = torch.tensor([0.5, 0.1, 0.02]).double()
+    place = torch.arange(T)
+    bias = -slope[:, None, None] * (place[:, None] - place).double()
+    phi_q, phi_k = features.query(query), features.key(key)
+    mixed = performer.retnet(phi_q, phi_k, F.pad(value, (0, 1), value=1.0), torch.exp(-slope))
+    weight = (phi_q @ phi_k.transpose(-1, -2) * bias.exp()).tril()
+    expected = weight @ value / weight.sum(-1, keepdim=True)
+    torch.testing.assert_close(mixed[..., :-1] / mixed[..., -1:], expected)
+    assert (expected - quadratic(features, query, key, value)).abs().max() > 1e-2  # negative control
+
+
 @pytest.mark.claim("performer-rotary")
 def test_turned_after_the_features_weights_become_negative(features, batch):
     def turned(x):
@@ -506,6 +567,8 @@ def test_turned_after_the_features_weights_become_negative(features, batch):
     after = turned(features.query(query)) @ turned(features.key(key)).transpose(-1, -2)
     assert before.min() > 0 > after.min()
     score = turned(query) @ turned(key).transpose(-1, -2)  # relative: the same at all places of equal distance
+    weights = after / before.sum(-1, keepdim=True)  # RoFormer's: only the numerator is turned
+    assert weights.isfinite().all() and weights.min() < 0 and (weights.sum(-1) - 1).abs().min() > 1e-3
     same = turned(query[:, :, :1].expand_as(query)) @ turned(key[:, :, :1].expand_as(key)).transpose(-1, -2)
     torch.testing.assert_close(same.diagonal(3, -2, -1), same[..., 0, 3:4].expand(B, H, T - 3))
     assert (score - query @ key.transpose(-1, -2)).abs().max() > 0.1
@@ -532,6 +595,13 @@ def test_sums_in_bfloat16_stall_and_ours_do_not():
     half = attention(*(x.bfloat16() for x in (query, key, value)))
     assert half.dtype == torch.bfloat16
     assert (half.float() - attention(query, key, value)).abs().max() < 0.02
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = attention(query, key, value)
+    assert (mixed.float() - attention(query, key, value)).abs().max() < 0.02
+    attention.bfloat16()
+    assert attention.empty(value).dtype == torch.bfloat16  # the state follows the directions
+    attention.features.float()
+    assert attention.empty(value).dtype == torch.float32
 
 
 def test_redrawing_changes_the_function(features, batch):
@@ -638,6 +708,19 @@ def test_linear_attention_is_a_special_case(features, batch):
     mixed = performer.linear(features.query(query), features.key(key), ones)
     whole = performer.PerformerAttention(features)(query, key, value)
     torch.testing.assert_close(mixed[..., :-1] / mixed[..., -1:], whole)
+
+
+@pytest.mark.claim("performer-undivided")
+def test_the_answer_is_not_divided(rows):
+    """Asked by a query twice as long, the state answers twice as much; the libraries normalise afterwards."""
+    query, key, value, gate = rows
+    for model in (performer.linear, lambda *x: performer.decayed(*x, gate), lambda *x: performer.delta_net(*x, gate)):
+        torch.testing.assert_close(model(2 * query, key, value), 2 * model(query, key, value))
+    plain = performer.linear(query, key, value)
+    state = key.transpose(-1, -2) @ value  # after the last position
+    torch.testing.assert_close(plain[:, :, -1:], query[:, :, -1:] @ state)
+    for layer, line in ((Mamba2Mixer, "self.norm(scan_output"), (Qwen3NextGatedDeltaNet, "self.norm(core_attn_out")):
+        assert line in inspect.getsource(layer)
 
 
 def with_decay(query, key, value, log_decay):

@@ -61,6 +61,22 @@ def test_loss_and_training(models):
     assert len(losses) == 60 and losses[0] > 1.5 > 0.5 > losses[-1]
 
 
+@pytest.mark.claim("performer-beta")
+def test_the_schedule_moves_the_first_beta(models, monkeypatch):
+    seen = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, *given, **names):
+            seen.append(self.param_groups[0]["betas"])
+            return super().step(*given, **names)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    small.train(models[0], small.windows(torch.arange(11).repeat(5), 9, 2, seed=0), 60, rate=1e-3)
+    first = [betas[0] for betas in seen]
+    assert first[0] == pytest.approx(0.95) and first[-1] == pytest.approx(0.95, abs=1e-3)
+    assert 0.85 <= min(first) < 0.851 and {betas[1] for betas in seen} == {0.98}
+
+
 def test_windows_are_passages_of_the_codes():
     codes = torch.arange(50)
     batches = small.windows(codes, 7, 4, seed=0)

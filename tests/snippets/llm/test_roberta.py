@@ -23,6 +23,7 @@ CLASSES = {
     "untied": transformers.RobertaForMaskedLM,
     "spans": transformers.RobertaForQuestionAnswering,
     "padded": transformers.RobertaForMaskedLM,
+    "model": transformers.RobertaModel,
 }
 OTHERS = {"untied": {"tie_word_embeddings": False}, "padded": {"pad_token_id": 3, "type_vocab_size": 2}}
 NAMED = {kind: f"transformers.{CLASSES[kind].__name__}" for kind in CLASSES}
@@ -99,6 +100,22 @@ def test_ends_of_spans_equal_transformers(folders, agrees):
     agrees(ends[..., 1][real], spans.end_logits[real], NAMED["spans"])
     assert set(ours) == {"bert", "ends"}
     assert (ends[..., 1] - spans.start_logits)[real].abs().max() > 0.01  # the ends exchanged
+
+
+@torch.no_grad()
+def test_the_pooler_of_a_plain_model_loads(folders, agrees):
+    tokens, real = batch("model")
+    ours, expected = page.load_roberta(folders["model"]), theirs("model", tokens, real).pooler_output
+    assert set(ours) == {"bert", "pooler"}
+    agrees(ours["pooler"](ours["bert"](tokens)), expected, NAMED["model"])
+    assert (ours["pooler"].dense(ours["bert"](tokens)[:, 0]) - expected).abs().max() > 0.01  # without tanh
+
+
+@pytest.mark.parametrize("kind", ["RobertaForSequenceClassification", "RobertaForTokenClassification"])
+def test_heads_that_sort_are_refused(kind, tmp_path):
+    getattr(transformers, kind)(RobertaConfig(**SHAPE)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"the weights of a RoBERTa are expected in .*, given label\..*: \["):
+        page.load_roberta(tmp_path)
 
 
 @torch.no_grad()
@@ -283,6 +300,7 @@ def test_base_has_the_parameters_that_the_page_says():
     layer = sum(p.numel() for p in roberta.layers.parameters())
     assert sum(p.numel() for p in roberta.parameters()) + 11 * layer == 124_055_040
     assert page.BASE.num_layers == 12 and page.BASE.context == 514
+    assert page.BASE.kinds == 1 and (page.BASE.eps, page.Config.eps) == (1e-5, 1e-12)  # what differs from BERT
 
 
 def test_the_network_exports():

@@ -94,6 +94,15 @@ def test_full_sentences_do_cross():
     assert page.full_sentences([[[5] * 20]], 9, MARKS) == [page.Row([5] * 7), page.Row([5] * 7), page.Row([5] * 6)]
 
 
+def test_what_a_long_first_sentence_loses_is_missing_between_the_segments():
+    texts, draw = [[list(range(100, 130)), list(range(130, 140))], [[50], [51]]], random.Random(0)
+    rows = [page.segment_pairs(texts, 23, draw)[0] for _ in range(20)]
+    follows = [row for row in rows if row.label == 0]
+    assert len(follows) > 3
+    for row in follows:
+        assert row.first == list(range(100, 110)) and row.second == list(range(130, 140))
+
+
 @pytest.mark.parametrize("make", [page.segment_pairs, page.sentence_pairs])
 def test_pairs_follow_in_half_of_the_rows_and_cross_documents_in_the_others(make):
     labels = []

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from snippets.exercises.llm import bert as exercises
+from snippets.llm.bert import Bert
 from snippets.llm.bert_pretraining import best_span
 from tests.snippets.exercises.answers import prove
 
@@ -20,16 +21,20 @@ def of_the_asked(chosen, masked):
     return chosen
 
 
-def without_biases(config):
-    return exercises.parameters(config) - config.num_layers * (5 * config.width + config.hidden)
+def encoder_alone(config):
+    return sum(p.numel() for p in Bert(config).parameters())
 
 
-def without_the_first_norm(config):
+def pieces_twice(config):
+    return exercises.parameters(config) + config.vocabulary * config.width
+
+
+def without_the_bias(config):
+    return exercises.parameters(config) - config.vocabulary
+
+
+def without_the_norm(config):
     return exercises.parameters(config) - 2 * config.width
-
-
-def without_norms(config):
-    return exercises.parameters(config) - config.num_layers * 4 * config.width
 
 
 def forward_only(chosen, continues):
@@ -50,20 +55,33 @@ def over_all(x, real):
     return (x * real[:, :, None]).sum(dim=1) / real.sum()
 
 
-def everywhere(logits, segments):
+def everywhere(logits, segments, marks):
     return best_span(logits)
 
 
-def one_by_one(logits, segments):
-    return logits.masked_fill((segments == 0)[:, None], -torch.inf).argmax(dim=2)
+def with_the_last_mark(logits, segments, marks):
+    return best_span(logits.masked_fill((segments == 0)[:, None], -torch.inf))
+
+
+def one_by_one(logits, segments, marks):
+    return logits.masked_fill(((segments == 0) | marks)[:, None], -torch.inf).argmax(dim=2)
 
 
 WRONG = {
     1: [(of_all, "share of all tokens"), (of_the_chosen, "share of the chosen"), (of_the_asked, "asked too")],
-    2: [(without_biases, "biases"), (without_the_first_norm, "first norm"), (without_norms, "norms of the layers")],
+    2: [
+        (encoder_alone, "encoder alone"),
+        (pieces_twice, "counted twice"),
+        (without_the_bias, "bias of each piece"),
+        (without_the_norm, "norm in the head"),
+    ],
     3: [(forward_only, "those before it are not"), (as_it_was, "nothing is added")],
     4: [(exercises.hasty_mean, "the length of the batch"), (with_padding, "padding is in"), (over_all, "of all real")],
-    5: [(everywhere, "the question is searched"), (one_by_one, "one by one")],
+    5: [
+        (everywhere, "the question is searched"),
+        (with_the_last_mark, "it is no answer"),
+        (one_by_one, "one by one"),
+    ],
 }
 
 

@@ -1,5 +1,6 @@
 """The exercises of the RoBERTa post: answers that tempt, and what is said of each."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -10,27 +11,35 @@ from tests.snippets.exercises.answers import prove
 
 
 def all_rows(rows, pad):
-    return rows
+    return rows - 4
 
 
 def less_padding(rows, pad):
-    return rows - pad
+    return rows - pad - 4
 
 
-def as_in_base(rows, pad):
-    return rows - 2
+def without_marks(rows, pad):
+    return rows - pad - 1
 
 
-def every_epoch_anew(epochs, copies):
-    return 1 - 0.85**epochs
+def as_in_bert(rows, pad):
+    return rows - pad - 1 - 3
 
 
-def every_copy(epochs, copies):
-    return 1 - 0.85**copies
+def rounded_down(share):
+    return math.floor(math.log(1 - share) / math.log(0.85))
 
 
-def added_up(epochs, copies):
-    return 0.15 * min(epochs, copies)
+def not_rounded(share):
+    return math.log(1 - share) / math.log(0.85)
+
+
+def added_up(share):
+    return math.ceil(share / 0.15)
+
+
+def never_asked(share):
+    return math.ceil(math.log(share) / math.log(0.85))
 
 
 def by_kinds(words):
@@ -64,8 +73,18 @@ def no_look_ahead(tokens, end):
 
 
 WRONG = {
-    1: [(all_rows, "for no real token"), (less_padding, "padding's own row"), (as_in_base, "another id than 1")],
-    2: [(every_epoch_anew, "no new mask"), (every_copy, "no ten copies"), (added_up, "do not add up")],
+    1: [
+        (all_rows, "for no real token"),
+        (less_padding, "padding's own row"),
+        (without_marks, "the marks take places"),
+        (as_in_bert, "two marks stand between"),
+    ],
+    2: [
+        (rounded_down, "a little less"),
+        (not_rounded, "a whole number"),
+        (added_up, "do not add up"),
+        (never_asked, "never chosen"),
+    ],
     3: [(by_kinds, "as often as it occurs"), (last_of_ties, "comes before")],
     4: [(exercises.hasty_loss, "mean of the parts' means"), (summed, "that is the sum"), (by_parts, "not of parts")],
     5: [(mark_of_the_next, "the document before it"), (no_look_ahead, "look ahead too")],
