@@ -10,6 +10,7 @@ import torch
 from snippets.data.text import text
 from snippets.llm import pretraining_objectives, span_corruption
 from snippets.llm.span_corruption import lengths, span_length_chances
+from tests.labs.spread import greater, paired, seeds
 from theme.page.pages import ROOT
 
 LAB = "LLM/SpanCorruption"
@@ -75,3 +76,55 @@ def test_the_program_writes_the_marks_and_spaces(results):
         gaps += len(wanted)
     assert gaps == 9 and len(rows["rebuilt"]) == 3 and not any("⟨" in line for line in rows["rebuilt"])
     assert torch.bincount(text()).argmax() == ord(" ")
+
+
+KINDS = ("span", "bert", "prefix", "deshuffle")
+
+
+@pytest.mark.claim("span-pretraining")
+def test_all_trainings_are_below_counts(results):
+    found = results(LAB)["pretraining"]
+    for kind in KINDS:
+        own = found[kind]
+        assert len(seeds(own["loss"])) == 5 and max(seeds(own["loss"])) < own["bigram"] < own["unigram"]
+        assert own["rate"] not in (min(found["rates"]), max(found["rates"]))  # the best one is no end of the range
+
+
+@pytest.mark.claim("span-task")
+@pytest.mark.claim("span-task-figure")
+def test_what_pre_training_does_to_the_task(results):
+    """Paired over five seeds: two kinds cost nats and right answers, two save nats, one of them adds right answers."""
+    task = results(LAB)["task"]
+    nats, right = ({kind: task[kind][name] for kind in ("scratch", *KINDS)} for name in ("nats", "right"))
+    for kind in ("span", "prefix"):
+        greater(nats[kind], nats["scratch"], paired=True)
+        greater(right["scratch"], right[kind], paired=True)
+        assert right[kind]["mean"] < task["commonest"]
+    for kind in ("bert", "deshuffle"):
+        greater(nats["scratch"], nats[kind], paired=True)
+    greater(right["deshuffle"], right["scratch"], paired=True)
+    assert paired(right["bert"], right["scratch"]).low < 0 < paired(right["bert"], right["scratch"]).high
+    for kind in KINDS:
+        for name in ("nats", "right"):
+            difference = paired(task[kind][name], task["scratch"][name])
+            assert task[kind][f"{name}_gain"] == pytest.approx([difference.low, difference.high])
+    means = {kind: nats[kind]["mean"] for kind in nats}
+    assert sorted(means, key=means.get) == ["deshuffle", "bert", "scratch", "prefix", "span"]
+    assert max(max(seeds(one)) for one in right.values()) < 0.5
+    assert task["span"]["rate"] == max(task["rates"])
+
+
+@pytest.mark.claim("span-sweep")
+@pytest.mark.claim("span-sweep-figure")
+def test_other_densities_and_spans(results):
+    """Paired with the main setting's first three seeds, no difference is beyond the spread."""
+    lab = results(LAB)
+    scratch, main = lab["task"]["scratch"], lab["task"]["span"]
+    for setting in ("mean_1", "mean_8", "density_50", "both"):
+        found = lab["sweep"][setting]
+        assert max(seeds(found["loss"])) < found["unigram"]
+        assert min(seeds(found["nats"])) > max(seeds(scratch["nats"]))
+        for name in ("nats", "right"):
+            first = seeds(main[name])[: len(seeds(found[name]))]
+            difference = paired(found[name], {"mean": 0, "sd": 0, "seeds": list(first)})
+            assert len(first) == 3 and difference.low < 0 < difference.high
