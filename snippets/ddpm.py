@@ -389,8 +389,8 @@ def load_pretrained(folder: str | Path) -> UNet:
     for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
         weights = {name.replace(f".{old}.", f".{new}."): w for name, w in weights.items()}  # as of 2022
     if given["flip_sin_to_cos"] and "time_embedding.linear_1.weight" in weights:  # cosines come first there
-        first = weights["time_embedding.linear_1.weight"]  # (E, D)
-        weights["time_embedding.linear_1.weight"] = first.roll(first.shape[1] // 2, dims=1)  # (E, D)
+        first = weights["time_embedding.linear_1.weight"]  # _ cosines, then sines
+        weights["time_embedding.linear_1.weight"] = first.roll(first.shape[1] // 2, dims=1)  # _
     return fill(model, weights)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_shape_comments_can_be_checked_and_modules_have_tests():
 @pytest.mark.parametrize("page", posts(), ids=lambda page: page.key)
 def test_posts_have_the_modules_of_the_design(page):
     assert page.meta.get("module") == MODULES.get(page.key, page.meta.get("module"))
+
+
+@pytest.mark.parametrize("page", posts(), ids=lambda page: page.key)
+def test_a_page_that_has_exercises_or_faults_has_four_to_six(page):
+    found = {kind: len(re.findall(f"^```{kind}", page.text, re.M)) for kind in ("python solution", "diff")}
+    assert all(not count or 4 <= count <= 6 for count in found.values()), found
 
 
 def test_torchvision_is_absent():

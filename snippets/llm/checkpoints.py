@@ -96,7 +96,7 @@ def load_llama(folder: str | Path) -> Llama:
     )
     if (given.get("head_dim") or config.head_dim) != config.head_dim:
         raise ValueError(f"head_dim {config.head_dim} is expected, given {given['head_dim']} in {folder}")
-    theta, magnitude = stretched(given)  # (P,), a number
+    theta, magnitude = stretched(given)  # (P,), _
     weights = read_weights(folder, buffers=("rotary_emb.inv_freq",))  # _ of older files
     if not any(name.startswith("model.") for name in weights):  # a folder of the stack without its head
         weights = {f"model.{name}": weight for name, weight in weights.items()}

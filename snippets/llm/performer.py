@@ -205,7 +205,7 @@ def step(features, query: Tensor, key: Tensor, value: Tensor, state: Tensor) -> 
     Changes state (B, H, M, E + 1) in place, so that no other memory of its size is needed; without gradients.
     Returns the mean (B, H, 1, E).
     """
-    state.addcmul_(features.key(key).transpose(-1, -2), with_ones(value, key).to(state))  # (B, H, M, E + 1)
+    state.addcmul_(features.key(key).transpose(-1, -2), with_ones(value, key).to(state))  # in place
     mixed = features.query(query) @ state  # (B, H, 1, E + 1)
     return divided(mixed, value)
 
@@ -230,7 +230,7 @@ class PerformerAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Means (B, H, T, E) for query (B, H, T, D), key (B, H, S, D), value (B, H, S, E)."""
         if self.causal:
-            mean, _ = causal_attention(self.features, query, key, value, self.empty(value))  # (B, H, T, E), _
+            mean, _ = causal_attention(self.features, query, key, value, self.empty(value))  # (B, H, T, E)
             return mean
         return linear_attention(self.features, query, key, value)
 

@@ -169,7 +169,7 @@ def main() -> None:
     query, key, value = torch.randn(3, 1, 2, 300, 16, generator=generator)  # _, _, _ each (1, 2, 300, 16)
     attention = PerformerAttention(PositiveFeatures(orthogonal_rows(40, 16, generator)))
     empty = attention.empty(value)  # (1, 2, 40, 17)
-    whole, _ = causal_attention(attention.features, query, key, value, empty)  # (1, 2, 300, 16), _
+    whole, _ = causal_attention(attention.features, query, key, value, empty)  # (1, 2, 300, 16)
     state, one_by_one = empty.clone(), []  # (1, 2, 40, 17), _
     for t in range(300):
         now = (x[:, :, t : t + 1] for x in (query, key, value))

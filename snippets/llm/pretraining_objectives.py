@@ -227,7 +227,7 @@ def main() -> None:
     print(f"{len(history)} steps, loss from {history[0][1]:.2f} to {history[-1][1]:.2f} nats")
     held_out = text(held_out=True)  # (_,)
     batch = batches(held_out, 64, 3, span_corruption, rng)
-    source, _, target = batch()  # (B, I), _, (B, O)
+    source, _, target = batch()  # (B, I), (B, O)
     for read, right, row in zip(source.tolist(), target.tolist(), write(model, source, 20), strict=True):
         print("read    ", repr(decode(read)))
         print("right   ", repr(decode(right)))

@@ -486,7 +486,7 @@ def stretched(config: dict, length: int | None = None) -> tuple[Tensor, float]:
 # --8<-- [start:load]
 def load_rope(folder: str | Path, length: int) -> Rope:
     """The attention of this page with the frequencies of a folder's config.json, for a text of `length`."""
-    theta, magnitude = stretched(read_config(folder, {}), length)  # (P,), a number
+    theta, magnitude = stretched(read_config(folder, {}), length)  # (P,), _
     return Rope(theta, magnitude)
 
 

@@ -172,7 +172,7 @@ def segment_rows(draws: np.ndarray, parts: int) -> Tensor:
     ends = np.ones((rows, gaps + 1), dtype=bool)  # the last token ends a piece
     limit = np.partition(draws, parts - 2, axis=1)[:, parts - 2, None] if parts > 1 else -1.0
     np.less_equal(draws, limit, out=ends[:, :-1])
-    place = torch.from_numpy(np.flatnonzero(ends)).view(rows, parts) + 1  # (B, parts) through all rows
+    place = torch.from_numpy(np.flatnonzero(ends)).view(rows, parts) + 1  # (B, S) through all rows
     first = torch.arange(rows)[:, None] * (gaps + 1)  # (B, 1)
     return place.diff(dim=1, prepend=first)
 

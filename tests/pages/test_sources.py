@@ -24,12 +24,6 @@ def test_the_page_imports_what_a_reader_has(page):
     assert programs_import(page, ROOT) <= allowed
 
 
-@pytest.mark.parametrize("page", posts(), ids=lambda page: page.key)
-def test_a_page_that_has_exercises_or_faults_has_four_to_six(page):
-    found = {kind: len(re.findall(f"^```{kind}", page.text, re.M)) for kind in ("python solution", "diff")}
-    assert all(not count or 4 <= count <= 6 for count in found.values()), found
-
-
 DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "docs/contributing.md") if path.is_file()]
 
 

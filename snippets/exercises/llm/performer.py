@@ -101,6 +101,7 @@ def weights_of(features: PositiveFeatures, query: Tensor, key: Tensor) -> Tensor
 
 
 def made(seed: int = 0) -> tuple[PositiveFeatures, Tensor, Tensor, Tensor]:
+    """Features, queries, keys and values for the checks; no two sizes are equal."""
     generator = torch.Generator().manual_seed(seed)
     features = PositiveFeatures(orthogonal_rows(11, 4, generator).double())
     query = torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64)
