@@ -662,7 +662,7 @@ def test_a_suite_without_a_defect_passes_and_is_reported(tree):
     (oracle,) = written.pop("oracles")
     assert re.fullmatch(r"torch [\d.]+\S* add", oracle["name"])
     assert 0 <= oracle["difference"] <= oracle["tolerance"] == 1e-5
-    counts = {"tests": 5, "equations": 1, "evaluated": 1, "pinned": 0, "shape_comments": 1}
+    counts = {"tests": 6, "equations": 1, "evaluated": 1, "pinned": 0, "shape_comments": 1}
     assert written == counts | {"claims": 0, "exercises": 0, "breakages": 0}
     replace(tree, POST, "# Toy\n", "# A toy\n")
     assert report.load(tree) is None  # the report speaks of another tree
