@@ -65,17 +65,33 @@ def read_weights(folder: str | Path, name: str = "model.safetensors", buffers=()
 # --8<-- [end:read-weights]
 
 
+# --8<-- [start:renamed]
+def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+    """The same weights under other names, in which parts are replaced."""
+    for theirs, ours in names.items():
+        weights = {name.replace(theirs, ours): weight for name, weight in weights.items()}
+    return weights
+
+
+# --8<-- [end:renamed]
+
+
 # --8<-- [start:fill]
-def fill(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+EACH = "each weight of the model and no other is expected"
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], wanted: str = EACH) -> nn.Module:
     """Give a model all its weights, by its own names and in its own type, and put it in `eval` mode.
 
-    Raises ValueError where one is missing or left over, or has another shape.
+    Raises ValueError where one is missing or left over (it begins with what is wanted) or has another shape.
     """
     own = model.state_dict()
     missing, more = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or more:
-        given = f"{len(missing)} missing {missing[:1]}, {len(more)} more {more[:1]}"
-        raise ValueError(f"each weight of the model and no other is expected, given {given}")
+        first = min(missing + more)
+        given = f"{first}: {list(weights[first].shape) if first in weights else 'none'}"
+        counts = f"{len(missing)} missing {missing[:1]}, {len(more)} more {more[:1]}"
+        raise ValueError(f"{wanted}, given {given} ({counts})")
     for name, weight in weights.items():
         if weight.shape != own[name].shape:
             shapes = f"{tuple(own[name].shape)} is expected, given {tuple(weight.shape)}"

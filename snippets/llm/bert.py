@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
+from snippets.blocks.checkpoint import fill, read_weights, renamed
 
 
 # --8<-- [start:config]
@@ -288,39 +289,40 @@ SIZES = {
 # --8<-- [end:names]
 
 
-# --8<-- [start:load]
-def read_weights(folder: str) -> dict[str, Tensor]:
-    """All weights of a folder in float32, from one file or several, by their names on this page."""
-    index = Path(folder) / "model.safetensors.index.json"
-    files = {"model.safetensors"}
-    if index.exists():
-        files = set(json.loads(index.read_text())["weight_map"].values())
-    missing = sorted(name for name in files if not (Path(folder) / name).is_file())
-    if missing:
-        raise ValueError(f"{missing[0]} is expected in {folder}, given a folder without it")
-    weights = {}
-    for name in sorted(files):
-        weights |= load_file(Path(folder) / name)
-    weights = {
-        name: weight for name, weight in weights.items() if not name.endswith("position_ids")
-    }  # _ a buffer
-    coded = [name for name, weight in weights.items() if not weight.is_floating_point()]
-    if coded:
-        raise ValueError(f"weights that are not quantised are expected, given {coded[0]} of whole numbers")
-    bare = not any(name.startswith("bert.") for name in weights)  # a folder of an encoder without heads
-    found = {}
-    for name, weight in weights.items():
-        name = f"bert.{name}" if bare else name
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        for theirs, ours in NAMES.items():
-            name = name.replace(theirs, ours)
-        found[name] = weight.float()
-    bias = found.pop("cls.predictions.bias", None)  # _ (V,) one bias under two names, or under this one alone
-    if bias is not None:
-        found.setdefault("words.decoder.bias", bias)
+# --8<-- [start:parts]
+def by_our_names(folder: str, names: dict[str, str], stem: str, bias: str) -> dict[str, Tensor]:
+    """All weights of a folder by their names on this page. Folders of a bare encoder lack the stem."""
+    weights = read_weights(folder, buffers=("position_ids",))
+    if not any(name.startswith(stem) for name in weights):
+        weights = {f"{stem}{name}": weight for name, weight in weights.items()}
+    found = renamed(weights, names)
+    shared = found.pop(bias, None)  # _ (V,) one bias under two names, or under this one alone
+    if shared is not None:
+        found.setdefault("words.decoder.bias", shared)
     return found
 
 
+def with_parts(
+    bert: nn.Module, found: dict[str, Tensor], outputs: tuple[str, ...], wanted: str
+) -> nn.ModuleDict:
+    """bert and those parts of which weights were found: words, pooler and some outputs, all filled."""
+    model = nn.ModuleDict({"bert": bert})
+    if "words.dense.weight" in found:
+        model["words"] = WordHead(bert)
+        if bert.config.tied:
+            found["words.decoder.weight"] = found["bert.token.weight"]
+    if "pooler.dense.weight" in found:
+        model["pooler"] = Pooler(bert)
+    for name in outputs:
+        if f"{name}.weight" in found:
+            model[name] = output(bert, len(found[f"{name}.weight"]))
+    return fill(model, found, wanted)
+
+
+# --8<-- [end:parts]
+
+
+# --8<-- [start:load]
 def load_bert(folder: str) -> nn.ModuleDict:
     """What a folder in transformers' layout holds: bert, and those that it has of words, pooler, pairs,
     label (of texts) and ends (of spans).
@@ -333,25 +335,10 @@ def load_bert(folder: str) -> nn.ModuleDict:
             raise ValueError(f"{name} {expected} is expected, given {given[name]} in {folder}")
     config = {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
     config = Config(**config, tied=given.get("tie_word_embeddings", True))
-    found = read_weights(folder)
-    bert = Bert(config)
-    model = nn.ModuleDict({"bert": bert})
-    if "words.dense.weight" in found:
-        model["words"] = WordHead(bert)
-    if "words.dense.weight" in found and config.tied:
-        found["words.decoder.weight"] = found["bert.token.weight"]
-    if "pooler.dense.weight" in found:
-        model["pooler"] = Pooler(bert)
-    for name in ("pairs", "label", "ends"):
-        if f"{name}.weight" in found:
-            model[name] = output(bert, len(found[f"{name}.weight"]))
-    wanted = model.state_dict()
-    odd = sorted(wanted.keys() ^ found.keys()) or [n for n in wanted if wanted[n].shape != found[n].shape]
-    if odd:
-        given = list(found[odd[0]].shape) if odd[0] in found else "none"
-        raise ValueError(f"the weights of a BERT are expected in {folder}, given {odd[0]}: {given}")
-    model.load_state_dict(found)
-    return model.eval()
+    google = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # in first files
+    found = by_our_names(folder, google | NAMES, "bert.", "cls.predictions.bias")
+    wanted = f"the weights of a BERT are expected in {folder}"
+    return with_parts(Bert(config), found, ("pairs", "label", "ends"), wanted)
 
 
 # --8<-- [end:load]

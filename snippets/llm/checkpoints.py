@@ -5,8 +5,8 @@ Shapes: P turning pairs.
 
 from pathlib import Path
 
-from snippets.blocks.checkpoint import fill, read_config, read_weights
-from snippets.llm.decoder_only import GPT2, LLAMA_NAMES, Config, Llama, renamed
+from snippets.blocks.checkpoint import fill, read_config, read_weights, renamed
+from snippets.llm.decoder_only import GPT2, LLAMA_NAMES, Config, Llama
 from snippets.llm.rope import stretched
 
 # --8<-- [start:gpt2]

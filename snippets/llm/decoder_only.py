@@ -689,13 +689,6 @@ LLAMA_NAMES = {  # matrices of blocks, by parts of their paths: in transformers'
 }
 
 
-def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """The same weights under other names, in which parts are replaced."""
-    for theirs, ours in names.items():
-        weights = {name.replace(theirs, ours): weight for name, weight in weights.items()}
-    return weights
-
-
 # --8<-- [end:names]
 
 

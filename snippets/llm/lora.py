@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
-from snippets.blocks.checkpoint import read_config, read_weights
+from snippets.blocks.checkpoint import read_config, read_weights, renamed
 from snippets.data.code import code
 from snippets.data.text import text
-from snippets.llm.decoder_only import Config, Llama, bits_per_byte, renamed, train
+from snippets.llm.decoder_only import Config, Llama, bits_per_byte, train
 
 
 # --8<-- [start:layout]

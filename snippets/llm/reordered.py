@@ -1,16 +1,16 @@
-"""Linear layers whose weights lie as the processor's library reads them, for a BERT that only reads.
+"""Linear layers whose weights lie as the processor's library reads them, for a model that only reads.
 
 Shapes: B texts of a batch, T tokens, W features that come in, F features that go out.
 """
 
 # --8<-- [start:imports]
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
-from snippets.llm.bert import Bert
 
 
 # --8<-- [start:reordered]
@@ -27,20 +27,21 @@ class ReorderedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-def reordered(bert: Bert, rows: int) -> Bert:
-    """A copy of bert that reads faster on a CPU. rows: how many tokens a batch has, B * T; others work too.
+def reordered(model: nn.Module, rows: int, parents: Callable = nn.Module.modules) -> nn.Module:
+    """A copy of a model that reads faster on a CPU, for a batch of so many rows, B * T; others work too.
 
-    Raises ValueError where PyTorch was built without oneDNN, and for weights of other kinds.
+    parents(copy) are the modules whose own linear layers are replaced. Raises ValueError where PyTorch was
+    built without oneDNN, and for weights of other kinds.
     """
-    kind = bert.token.weight.dtype, bert.token.weight.device.type
+    kind = model.token.weight.dtype, model.token.weight.device.type
     if not torch.backends.mkldnn.is_available() or kind != (torch.float32, "cpu"):
         raise ValueError(f"float32 weights on a CPU with oneDNN are expected, given {kind[0]}, {kind[1]}")
-    bert = copy.deepcopy(bert).eval()
-    for layer in bert.layers:
-        for name, part in list(layer.named_children()):
+    model = copy.deepcopy(model).eval()
+    for parent in list(parents(model)):
+        for name, part in list(parent.named_children()):
             if isinstance(part, nn.Linear):
-                setattr(layer, name, ReorderedLinear(part, rows))
-    return bert
+                setattr(parent, name, ReorderedLinear(part, rows))
+    return model
 
 
 # --8<-- [end:reordered]

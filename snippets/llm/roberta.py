@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
-from snippets.llm.bert import EXPECTED, NAMES, SIZES, Bert, Config, Pooler, WordHead, output
+from snippets.llm.bert import EXPECTED, NAMES, SIZES, Bert, Config, by_our_names, with_parts
 
 # --8<-- [start:roberta]
 BASE = Config(vocabulary=50265, context=514, kinds=1, eps=1e-5)  # RoBERTa base
@@ -93,34 +93,6 @@ ROBERTA_EXPECTED = EXPECTED | {"model_type": "roberta"}
 UNLESS_GIVEN = {"vocabulary": 50265, "context": 512, "kinds": 2, "eps": 1e-12}  # as in transformers
 
 
-def read_roberta(folder: str) -> dict[str, Tensor]:
-    """All weights of a folder in float32, from one file or several, by their names on this page."""
-    index = Path(folder) / "model.safetensors.index.json"
-    files = ["model.safetensors"]
-    if index.exists():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    found = {}
-    for file in files:
-        if not (Path(folder) / file).is_file():
-            raise ValueError(f"{file} is expected in {folder}, given a folder without it")
-        found |= load_file(Path(folder) / file)
-    bare = not any(name.startswith("roberta.") for name in found)  # a folder of an encoder without heads
-    weights = {}
-    for name, weight in found.items():
-        if name.endswith("position_ids"):  # a buffer of old folders
-            continue
-        if not weight.is_floating_point():
-            raise ValueError(f"weights that are not quantised are expected, given {name} of {weight.dtype}")
-        name = f"roberta.{name}" if bare else name
-        for theirs, ours in ROBERTA_NAMES.items():
-            name = name.replace(theirs, ours)
-        weights[name] = weight.float()
-    bias = weights.pop("lm_head.bias", None)  # _ (V,) one bias under two names, or under this one alone
-    if bias is not None:
-        weights.setdefault("words.decoder.bias", bias)
-    return weights
-
-
 def load_roberta(folder: str) -> nn.ModuleDict:
     """What a folder in transformers' layout holds: bert, and what it has of words, pooler, ends (of spans).
 
@@ -132,24 +104,9 @@ def load_roberta(folder: str) -> nn.ModuleDict:
             raise ValueError(f"{name} {expected} is expected, given {given[name]} in {folder}")
     config = UNLESS_GIVEN | {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
     config = Config(**config, tied=given.get("tie_word_embeddings", True))
-    weights = read_roberta(folder)
-    model = nn.ModuleDict({"bert": Roberta(config, given.get("pad_token_id", 1))})
-    if "words.dense.weight" in weights:
-        model["words"] = WordHead(model["bert"])
-        if config.tied:
-            weights["words.decoder.weight"] = weights["bert.token.weight"]
-    if "pooler.dense.weight" in weights:
-        model["pooler"] = Pooler(model["bert"])
-    if "ends.weight" in weights:
-        model["ends"] = output(model["bert"], len(weights["ends.weight"]))
-    wanted = model.state_dict()
-    odd = sorted(wanted.keys() ^ weights.keys())
-    odd = odd or [name for name in wanted if wanted[name].shape != weights[name].shape]
-    if odd:
-        given = list(weights[odd[0]].shape) if odd[0] in weights else "none"
-        raise ValueError(f"the weights of a RoBERTa are expected in {folder}, given {odd[0]}: {given}")
-    model.load_state_dict(weights)
-    return model.eval()
+    roberta = Roberta(config, given.get("pad_token_id", 1))
+    found = by_our_names(folder, ROBERTA_NAMES, "roberta.", "lm_head.bias")
+    return with_parts(roberta, found, ("ends",), f"the weights of a RoBERTa are expected in {folder}")
 
 
 # --8<-- [end:load]

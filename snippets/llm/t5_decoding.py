@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
+from snippets.llm.reordered import reordered
 from snippets.llm.t5 import T5, heads
 
 
@@ -211,33 +212,12 @@ def store_by_input(model: T5) -> T5:
 
 
 # --8<-- [start:ordered]
-class OrderedLinear(nn.Module):
-    """A linear layer for reading only, whose weights oneDNN laid out for a number of rows."""
-
-    def __init__(self, layer: nn.Linear, rows: int):
-        super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
-        self.dtype = layer.weight.dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the layer gives: vectors (…, W) to (…, F)."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
-
-
 def ordered(model: T5, rows: int) -> T5:
     """A copy of a model that decodes faster on a CPU. rows: how many beams go through it at once, B * N.
 
     Raises ValueError where PyTorch was built without oneDNN, and for weights of other kinds.
     """
-    kind = model.token.weight.dtype, model.token.weight.device.type
-    if not torch.backends.mkldnn.is_available() or kind != (torch.float32, "cpu"):
-        raise ValueError(f"float32 weights on a CPU with oneDNN are expected, given {kind[0]}, {kind[1]}")
-    model = copy.deepcopy(model).eval()
-    for module in [model, *model.decoder.modules()]:
-        for name, part in list(module.named_children()):
-            if isinstance(part, nn.Linear):
-                setattr(module, name, OrderedLinear(part, rows))
-    return model
+    return reordered(model, rows, lambda t5: [t5, *t5.decoder.modules()])
 
 
 # --8<-- [end:ordered]

@@ -7,10 +7,11 @@ Shapes: V vocabulary, W width.
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 # --8<-- [end:imports]
+from snippets.blocks.checkpoint import fill, read_weights, renamed
 from snippets.llm.t5 import T5, Config
 
 # --8<-- [start:names]
@@ -66,7 +67,7 @@ MT5 = {"feed_forward_proj": "gated-gelu", "d_ff": 1024, "vocab_size": 250112, "n
 
 
 # --8<-- [start:settings]
-def read_config(folder: str, tied: bool) -> Config:
+def t5_config(folder: str, tied: bool) -> Config:
     """The settings of a folder, tied if it has no head of its own. Raises ValueError for other models."""
     written = json.loads((Path(folder) / "config.json").read_text())
     if written.get("model_type") == "mt5":
@@ -91,21 +92,9 @@ def read_config(folder: str, tied: bool) -> Config:
 
 
 # --8<-- [start:load]
-def read_weights(folder: str) -> dict[str, Tensor]:
-    """All weights of a folder in float32, from one file or several, by their names on this page."""
-    index = Path(folder) / "model.safetensors.index.json"
-    files = {"model.safetensors"}
-    if index.exists():
-        files = set(json.loads(index.read_text())["weight_map"].values())
-    missing = sorted(name for name in files if not (Path(folder) / name).is_file())
-    if missing:
-        raise ValueError(f"{missing[0]} is expected in {Path(folder).name}, given a folder without it")
-    weights = {}
-    for name in sorted(files):
-        weights |= load_file(Path(folder) / name)
-    coded = [name for name, weight in weights.items() if not weight.is_floating_point()]
-    if coded:
-        raise ValueError(f"weights that are not quantised are expected, given {coded[0]} of whole numbers")
+def t5_weights(folder: str) -> dict[str, Tensor]:
+    """All weights of a folder by their names on this page."""
+    weights = read_weights(folder)
     for side in ("encoder", "decoder"):  # copies of the shared embedding, in old folders
         copied = weights.pop(f"{side}.embed_tokens.weight", None)
         if copied is not None:
@@ -113,12 +102,7 @@ def read_weights(folder: str) -> dict[str, Tensor]:
         if copied is not None and not copied.equal(weights["shared.weight"]):
             raise ValueError(f"one embedding for both sides is expected, given another one of the {side}")
     weights.pop("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", None)  # never used
-    found = {}
-    for name, weight in weights.items():
-        for theirs, ours in NAMES.items():
-            name = name.replace(theirs, ours)
-        found[name] = weight.float()
-    return found
+    return renamed(weights, NAMES)
 
 
 def load_t5(folder: str) -> T5:
@@ -126,18 +110,11 @@ def load_t5(folder: str) -> T5:
 
     Raises ValueError for a setting or a weight that this page does not have.
     """
-    found = read_weights(folder)
-    config = read_config(folder, tied="head.weight" not in found)
+    found = t5_weights(folder)
+    config = t5_config(folder, tied="head.weight" not in found)
     if config.tied and "token.weight" in found:
         found["head.weight"] = found["token.weight"]
-    model = T5(config)
-    wanted = model.state_dict()
-    odd = sorted(wanted.keys() ^ found.keys()) or [n for n in wanted if wanted[n].shape != found[n].shape]
-    if odd:
-        given = list(found[odd[0]].shape) if odd[0] in found else "none"
-        raise ValueError(f"the weights of a T5 are expected in {Path(folder).name}, given {odd[0]}: {given}")
-    model.load_state_dict(found)
-    return model.eval()
+    return fill(T5(config), found, f"the weights of a T5 are expected in {Path(folder).name}")
 
 
 # --8<-- [end:load]
