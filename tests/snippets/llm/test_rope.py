@@ -815,3 +815,112 @@ def test_first_unknown_angles_of_ntk_aware_scaling():
     torch.testing.assert_close(first, 128 * 8 ** (torch.arange(16, dtype=torch.float64) / 15))
     assert (first[6:15] < 1023).all() and first[15] > 1023.9
     assert round(first[6].item()) == 294 and round(first[14].item()) == 891
+
+
+@pytest.mark.claim("rope-bag")
+def test_without_positions_two_layers_see_some_order():
+    """One layer sees a bag (the test above of the same model); a second one reads what the first mixed."""
+    codes = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+    shuffled = codes[:, [2, 0, 1, 5, 4, 3, 6]]
+    moved = []
+    for layers in (1, 2):
+        torch.manual_seed(0)
+        blind = rope.Decoder(rope.Rope(torch.zeros(3)), width=12, num_heads=2, num_layers=layers).double()
+        blind.embedding.weight.data *= 50  # so that attention is not even
+        moved.append((blind(codes) - blind(shuffled))[:, -1].abs().max().item())
+    assert moved[0] < 1e-10 and moved[1] > 1e-3
+
+
+@pytest.mark.claim("rope-alibi-heads")
+def test_library_slopes_for_other_numbers_of_heads():
+    """Bloom's, which are the paper's code: six heads have the slopes of four, and every second one of eight."""
+
+    def slopes(heads):
+        return build_alibi_tensor(torch.ones(1, 2), heads, torch.float64).view(heads, 2)[:, 1].tolist()
+
+    assert slopes(6) == pytest.approx(slopes(4) + slopes(8)[::2][:2])
+    assert slopes(4) == pytest.approx([2 ** (-8 * h / 4) for h in (1, 2, 3, 4)])
+
+
+@pytest.mark.claim("rope-partial-temperature")
+def test_library_enlarges_only_the_features_that_turn():
+    scaling = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 8.0, "original_max_position_embeddings": 16}
+    shape = PhiConfig(
+        hidden_size=30,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=128,
+        rope_parameters=scaling | {"partial_rotary_factor": 0.4},
+    )
+    shape._attn_implementation = "eager"
+    attention, x = PhiAttention(shape, layer_idx=0).double(), torch.randn(2, 7, 30, dtype=torch.float64)
+    cos, sin = (one.double() for one in PhiRotaryEmbedding(shape)(x, torch.arange(7)[None]))
+    assert cos.shape[-1] == 4 and cos[0, 0].tolist() == pytest.approx(4 * [rope.yarn_magnitude(8.0)])
+    causal = torch.full((7, 7), -math.inf, dtype=torch.float64).triu(1)[None, None]
+    with torch.no_grad():
+        theirs, _ = attention(x, (cos, sin), causal)
+        query, key, value = (
+            f(x).unflatten(-1, (3, 10)).transpose(1, 2) for f in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        angle = rope.angles(torch.arange(7), rope.yarn(4, 8.0, 16))
+
+        def ours(rest):
+            turned = [rope.rotate_partial(x, angle) for x in (query, key)]
+            grown = [torch.cat([x[..., :4] * rope.yarn_magnitude(8.0), x[..., 4:] * rest], dim=-1) for x in turned]
+            mixed = F.scaled_dot_product_attention(*grown, value, is_causal=True)
+            return attention.dense(mixed.transpose(1, 2).flatten(2))
+
+        torch.testing.assert_close(ours(1.0), theirs, rtol=0, atol=1e-6)
+        assert (ours(rope.yarn_magnitude(8.0)) - theirs).abs().max() > 1e-3
+
+
+# what the page says of faults
+
+
+@pytest.mark.claim("rope-fault-count")
+def test_counting_from_1_is_an_interpolation():
+    from_1 = 10_000.0 ** (-2 * torch.arange(1, 17, dtype=torch.float64) / 32)
+    torch.testing.assert_close(from_1, rope.linear(rope.inverse_frequencies(32), 10_000 ** (2 / 32)))
+    assert round(10_000 ** (2 / 32), 2) == 1.78
+
+
+@pytest.mark.claim("rope-fault-layout")
+def test_scores_in_the_other_layout():
+    """Right at distance 0; further away they correlate less and less with the right ones."""
+    query, key = torch.randn(2, 1, 20_000, 1, 32, dtype=torch.float64)
+    for distance, expected in ((0, 1.0), (1, 0.92), (10, 0.44), (100, 0.27)):
+        angle = rope.angles(torch.tensor([distance]), rope.inverse_frequencies(32))
+        right, wrong = ((one(query, angle) * key).sum(dim=-1) for one in (rope.rotate_halves, rope.rotate_pairs))
+        found = torch.corrcoef(torch.stack([right.flatten(), wrong.flatten()]))[0, 1].item()
+        feature = torch.arange(32)
+        exact = (angle[0, feature % 16].cos() * angle[0, feature // 2].cos()).mean().item()
+        assert found == pytest.approx(exact, abs=0.03) and round(exact, 2) == expected
+
+
+@pytest.mark.claim("rope-fault-cache")
+def test_a_query_at_position_0_takes_the_past_for_the_future():
+    """After 100 tokens, the score of the token before is that of a key 99 positions ahead; a whole text is right."""
+    query, key = torch.randn(2, 1, 1, 1, 10, dtype=torch.float64)
+    theta = rope.inverse_frequencies(10)
+
+    def score(m, n):
+        turned = [rope.rotate_halves(x, rope.angles(torch.tensor([at]), theta)) for x, at in ((query, m), (key, n))]
+        return (turned[0] * turned[1]).sum().item()
+
+    assert score(0, 99) == pytest.approx(score(1000 - 99, 1000)) and abs(score(0, 99) - score(100, 99)) > 1e-3
+
+
+@pytest.mark.claim("rope-fault-cast")
+def test_numbers_of_bfloat16_are_16_apart(results):
+    from_2048 = torch.arange(2048, 4097, dtype=torch.float64)
+    held = from_2048.bfloat16().double()
+    assert held.unique().diff().unique().tolist() == [16] and (held - from_2048).abs().max() == 8 > 2 * math.pi
+    precision = results("LLM/ROPE")["precision"]
+    assert precision["bfloat16"]["4095"] > 2 * precision["spread"] > 0
+
+
+@pytest.mark.claim("rope-fault-exponent")
+def test_the_slowest_pair_without_the_exponent():
+    for dim, expected in ((128, 7.7), (16, 6.2)):
+        ratio = rope.inverse_frequencies(dim)[-1] / rope.inverse_frequencies(dim, 10_000 * 8.0)[-1]
+        assert round(ratio.item(), 1) == expected and ratio.item() == pytest.approx(8 ** ((dim - 2) / dim))
