@@ -1388,3 +1388,76 @@ def test_library_temperature_comes_before_top_k_top_p_and_min_p():
     source = inspect.getsource(GenerationMixin._get_logits_processor)
     places = [source.index(f"{name}LogitsWarper(") for name in ("Temperature", "TopK", "TopP", "MinP")]
     assert places == sorted(places)
+
+
+# what the page says of faults
+
+
+@pytest.mark.claim("decoder-fault-corner")
+def test_the_other_corner_shows_only_where_several_tokens_follow_others(batch):
+    """The first of several sees key 0 only; one token has no mask, and a whole text has the same triangle."""
+    query, key, value = batch
+    corner = torch.ones(3, 7, dtype=torch.bool).tril()
+    wrong = F.scaled_dot_product_attention(query[:, :, -3:], key, value, attn_mask=corner, enable_gqa=True)
+    torch.testing.assert_close(wrong[:, :, 0], value[:, :, 0].repeat_interleave(2, dim=1))
+    assert (wrong.transpose(1, 2).flatten(2) - decoder.attend(query[:, :, -3:], key, value)).abs().max() > 0.1
+    whole = torch.ones(7, 7, dtype=torch.bool)
+    assert torch.equal(whole.tril(), whole.tril(7 - 7))
+
+
+@pytest.mark.claim("decoder-fault-groups")
+def test_tiled_keys_are_wrong_in_two_of_six_heads():
+    query, (key, value) = torch.randn(5, 6, 7, 4).double(), torch.randn(2, 5, 2, 7, 4).double()
+    right = decoder.attend(query, key, value).unflatten(-1, (6, 4))
+    tiled = (x.repeat(1, 3, 1, 1) for x in (key, value))
+    wrong = F.scaled_dot_product_attention(query, *tiled, is_causal=True).transpose(1, 2)
+    moved = (wrong - right).abs().amax(dim=(0, 1, 3))
+    assert (moved > 1e-3).nonzero().flatten().tolist() == [1, 4] and moved[[0, 2, 3, 5]].max() < 1e-10
+
+
+@pytest.mark.claim("decoder-fault-norm")
+def test_a_norm_in_the_models_type(results):
+    norm = results("LLM/Decoder-Only")["norm"]
+    assert 1.4 < norm["bfloat16"] / norm["float32_inside"] < 1.6
+    small = torch.tensor([1.6e-4, 1.8e-4], dtype=torch.float16)  # the smallest number of float16 is 6e-8
+    assert (small.square() == 0).tolist() == [True, False]
+
+
+@pytest.mark.claim("decoder-fault-targets")
+def test_targets_that_are_not_moved_are_learnt_from_noise():
+    """On random tokens nothing can be predicted, but what was just read can be said again."""
+    wrong, names = inspect.getsource(decoder.train).replace("window[:, 1:]", "window[:, :-1]"), dict(vars(decoder))
+    exec(wrong, names)
+    torch.manual_seed(0)
+    codes, losses, models = torch.randint(41, (2000,)), {}, {}
+    for name, train in (("right", decoder.train), ("wrong", names["train"])):
+        torch.manual_seed(1)
+        models[name] = decoder.Llama(small().config).float()
+        losses[name] = sum(train(models[name], codes, 40, 2e-2)[-5:]) / 5
+    assert losses["right"] > math.log(41) - 0.3 and losses["wrong"] < 0.3
+    said = decoder.generate(models["wrong"].eval(), codes[None, :5], 9)[0, 5:]
+    assert (said == codes[4]).all()
+
+
+@pytest.mark.claim("decoder-fault-top-p")
+def test_top_p_without_the_token_that_crosses_it():
+    def wrong(probabilities):
+        rising = torch.tensor(sorted(probabilities), dtype=torch.float64)
+        drop = rising.cumsum(0) - rising < 1 - 0.9
+        drop[-1] = False
+        return int((~drop).sum())
+
+    for probabilities, right, faulty in (((0.6, 0.35, 0.05), 2, 1), ((0.92, 0.05, 0.03), 1, 1)):
+        logits = torch.tensor([probabilities], dtype=torch.float64).log()
+        assert decoder.keep_top_p(logits, 0.9).isfinite().sum() == right and wrong(probabilities) == faulty
+
+
+@pytest.mark.claim("decoder-fault-refusal")
+def test_what_the_draft_likes_comes_too_often():
+    """By the formulas: 0.7 in place of 0.5; and by counting."""
+    target, draft = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).double(), torch.tensor([[0.9, 0.1]]).double()
+    rate = torch.minimum(target[0], draft[0]).sum().item()
+    assert min(0.5, 0.9) + (1 - rate) * 0.5 == pytest.approx(0.7)
+    for accept, share in ((decoder.accept, 0.5), (no_residual, 0.7)):
+        first = [tokens[0] for tokens in rounds(accept, target, draft, 2000)]
+        assert abs(first.count(0) / 2000 - share) < 4 * math.sqrt(share * (1 - share) / 2000)
