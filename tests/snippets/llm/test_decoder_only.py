@@ -316,6 +316,7 @@ def test_attention_is_its_sums(batch, new):
     assert (interleaved.unflatten(-1, (4, 6))[:, :, [0, 2, 1, 3]].flatten(2) - expected).abs().max() > 0.1
 
 
+@pytest.mark.claim("decoder-is-causal")
 def test_is_causal_shows_a_single_query_key_0_only(batch):
     """The confusion: PyTorch's is_causal aligns the mask at the first key, so the newest query sees the oldest key."""
     query, key, value = batch
@@ -820,6 +821,7 @@ def test_min_p_keeps_what_is_likely_enough():
     assert decoder.keep_min_p(logits, 0.0).isfinite().all()
 
 
+@pytest.mark.claim("decoder-ties")
 def test_top_k_keeps_ties():
     logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
     assert decoder.keep_top_k(logits, 2).isfinite().sum(dim=1).tolist() == [3, 2]
@@ -1356,6 +1358,7 @@ def test_a_cache_of_another_batch_is_refused(kind):
 # what the page says about the first loss, and about PyTorch and transformers
 
 
+@pytest.mark.claim("decoder-first-loss")
 @torch.no_grad()
 def test_a_tied_model_first_guesses_the_token_that_it_has_just_read():
     """So its first loss is low where a token repeats; elsewhere, and untied, it is near ln V."""
@@ -1372,6 +1375,7 @@ def test_a_tied_model_first_guesses_the_token_that_it_has_just_read():
         assert abs(near - math.log(256)) < 0.5
 
 
+@pytest.mark.claim("decoder-torch-norm")
 def test_library_rms_norm_of_pytorch_rounds_elsewhere():
     """In bfloat16 it multiplies by the gain before it casts down: some results differ from ours, by a rounding."""
     ours, theirs = decoder.RMSNorm(512, 1e-5).bfloat16(), nn.RMSNorm(512, 1e-5).bfloat16()
@@ -1384,10 +1388,20 @@ def test_library_rms_norm_of_pytorch_rounds_elsewhere():
     torch.testing.assert_close(one, other, rtol=2**-7, atol=0)
 
 
+@pytest.mark.claim("decoder-sampler-order")
 def test_library_temperature_comes_before_top_k_top_p_and_min_p():
     source = inspect.getsource(GenerationMixin._get_logits_processor)
     places = [source.index(f"{name}LogitsWarper(") for name in ("Temperature", "TopK", "TopP", "MinP")]
     assert places == sorted(places)
+
+
+@pytest.mark.claim("decoder-contiguous")
+def test_library_safetensors_refuses_matrices_stored_by_input(tmp_path):
+    model = small()
+    save_file({"up": model.blocks[0].up.weight.detach()}, tmp_path / "before.safetensors")
+    decoder.store_by_input(model)
+    with pytest.raises(ValueError, match="non contiguous"):
+        save_file({"up": model.blocks[0].up.weight.detach()}, tmp_path / "after.safetensors")
 
 
 # what the page says of faults

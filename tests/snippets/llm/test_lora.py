@@ -328,6 +328,7 @@ def test_training_steps_are_those_of_peft(agrees):
         agrees(adapter.B, inner.get_submodule(path).lora_B["default"].weight, PEFT, 1e-10)
 
 
+@pytest.mark.claim("lora-tied")
 def test_a_tied_weight_is_not_merged():
     """The head of this model is its embedding: merged into the head, an adapter would change what tokens mean."""
     model, tokens = lora.add_adapters(llama(), ["head"], 3, 5.0), torch.randint(29, (2, 9))
@@ -645,6 +646,7 @@ def test_a_trained_head_is_named_in_a_short_line(tmp_path):
 # what the page says about peft
 
 
+@pytest.mark.claim("lora-fan-in")
 @pytest.mark.parametrize("kind, given", [("Linear", True), ("Conv1D", False)])
 def test_library_peft_corrects_fan_in_fan_out_with_a_warning(kind, given):
     model = nn.Sequential(nn.Linear(4, 4) if kind == "Linear" else Conv1D(4, 4))
@@ -654,6 +656,7 @@ def test_library_peft_corrects_fan_in_fan_out_with_a_warning(kind, given):
     assert wrapped.base_model.model[0].fan_in_fan_out is not given
 
 
+@pytest.mark.claim("lora-half-base")
 def test_library_peft_keeps_adapters_of_a_bfloat16_base_in_float32():
     wrapped = get_peft_model(nn.Sequential(nn.Linear(4, 4).bfloat16()), LoraConfig(r=2, target_modules=["0"]))
     layer = wrapped.base_model.model[0]
@@ -664,6 +667,20 @@ def test_library_peft_keeps_adapters_of_a_bfloat16_base_in_float32():
 def test_library_peft_starts_with_a_zero_b():
     layer = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=2, target_modules=["0"])).base_model.model[0]
     assert not layer.lora_B["default"].weight.any() and layer.lora_A["default"].weight.all()
+
+
+@pytest.mark.claim("lora-dora")
+def test_library_dora_divides_rows_by_their_lengths():
+    """W' = m (W + scale B A) / its rows' lengths, with one m for each output."""
+    config = LoraConfig(r=2, lora_alpha=6, target_modules=["0"], use_dora=True)
+    layer = get_peft_model(nn.Sequential(nn.Linear(7, 5, bias=False)), config).base_model.model[0]
+    nn.init.normal_(layer.lora_B["default"].weight)
+    length = layer.lora_magnitude_vector["default"].weight
+    assert length.shape == (5,) and length.requires_grad
+    nn.init.uniform_(length, 0.5, 2.0)
+    weight = layer.weight + 3 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    x = torch.randn(4, 7)
+    torch.testing.assert_close(layer(x), x @ (length[:, None] * weight / weight.norm(dim=1, keepdim=True)).T)
 
 
 # what the page says of faults
