@@ -86,6 +86,7 @@ def left_padded(begin: Tensor, length: int) -> tuple[Tensor, Tensor]:
     number, so let padding see something, say itself.
     """
     index = torch.arange(length, device=begin.device)  # (T,)
+    # places: only differences count for Llama, so that it may keep 0, 1, 2, …; GPT-2 looks each place up
     place = (index - begin[:, None]).clamp(min=0)  # (B, T)
     real = index >= begin[:, None]  # (B, T)
     seen = real[:, None] & (index <= index[:, None])  # (B, T, T) rows are queries, columns are keys

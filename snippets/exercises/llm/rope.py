@@ -63,6 +63,7 @@ def enough_factor(dim: int, trained: int, length: int, base: float = 10_000.0) -
     turns = trained * inverse_frequencies(dim, base) / (2 * math.pi)  # (P,) in the trained length
     first = int((turns >= 1).sum())  # the fastest pair that does not go round
     # it is slowed by factor^(2i / (dim - 2)), and has to be slowed by length / trained
+    # the slowest pair is slowed by the whole of it, 181 times where 8 would do
     return (length / trained) ** ((dim - 2) / (2 * first))  # 181 for our head, 128 positions and 1,024
 
 
