@@ -1433,6 +1433,10 @@ def test_tiled_keys_are_wrong_in_two_of_six_heads():
 def test_a_norm_in_the_models_type(results):
     norm = results("LLM/Decoder-Only")["norm"]
     assert 1.4 < norm["bfloat16"] / norm["float32_inside"] < 1.6
+    x = torch.randn(400, 192).bfloat16()
+    narrow = (x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5)).float()
+    off = (narrow / decoder.RMSNorm(192, 1e-5)(x.float()) - 1).abs().max().item()
+    assert 0.005 < off < 0.01  # a tolerance of a per cent passes
     small = torch.tensor([1.6e-4, 1.8e-4], dtype=torch.float16)  # the smallest number of float16 is 6e-8
     assert (small.square() == 0).tolist() == [True, False]
 
