@@ -108,6 +108,7 @@ def careful_drop(condition: Tensor, null: Tensor, share: float, generator: torch
     dropped = torch.rand(len(condition), generator=generator) < share  # (B,)
     told = condition.clone()  # _ a copy: what is written into the caller's labels is lost for good
     told[dropped] = null
+    # train_guided hands over condition[rows], which is a copy already: indexing by a tensor makes one
     return told
 
 

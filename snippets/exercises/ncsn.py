@@ -134,9 +134,9 @@ def levels_needed(sigma_max: float, sigma_min: float, numbers: int) -> int:
     levels = 2
     while overlap((sigma_max / sigma_min) ** (1 / (levels - 1))) < 0.5:
         levels += 1
-    return (
-        levels  # 20 for the digits' ladder, which has 30; for points of the plane the rule asks for nothing
-    )
+    # 20 for the digits' ladder, which has 30: enough. In the plane the rule asks for nothing: the shells
+    # are thick there
+    return levels
 
 
 # --8<-- [end:exercise-5]
