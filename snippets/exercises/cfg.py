@@ -153,7 +153,7 @@ class Painter(nn.Module):
 
 def made() -> tuple[NoiseSchedule, Tensor, Tensor, Tensor, Tensor]:
     """A schedule, noisy images, levels and two rows of classes."""
-    x = torch.randn(3, 2, 4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = torch.randn(3, 2, 4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     classes = torch.tensor([4, 0, 2]), torch.tensor([1, 3, 3])
     return NoiseSchedule(linear_beta(40, 2e-3, 0.3)), x, torch.tensor([39, 17, 2]), *classes
 

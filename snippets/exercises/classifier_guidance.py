@@ -151,9 +151,9 @@ class Reader(nn.Module):
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Images (3, 2, 3, 4), levels and classes (3,)."""
-    xt = torch.randn(3, 2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return xt, torch.tensor([39, 17, 2]), torch.tensor([4, 0, 2])
+    """Six images, their levels and classes."""
+    xt = torch.randn(6, 2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return xt, torch.tensor([39, 17, 2, 0, 1, 30]), torch.tensor([4, 0, 2, 1, 3, 3])
 
 
 def slope(value: Callable, x: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def check_1(answer: Callable) -> None:
 def check_2(answer: Callable) -> None:
     """By differences of the logarithm of the sum of probabilities."""
     classifier, (xt, t, _) = Reader(), batch()
-    wanted = torch.tensor([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 1]]).bool()
+    wanted = torch.tensor([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 1]]).bool().repeat(2, 1)
     given = answer(classifier, wanted, 1.5, xt, t)
     one = slope(lambda x: 1.5 * (classifier(x, t).softmax(1) * wanted).sum(1).log(), xt)
     every = slope(lambda x: 1.5 * (classifier(x, t).log_softmax(1) * wanted).sum(1), xt)
@@ -196,7 +196,7 @@ def check_2(answer: Callable) -> None:
     slips = {
         "that asks for all of the classes at once; any of them should do": every,
         "those are logits, not log-probabilities: the other classes are left out": logits,
-        "that is divided by the size of the batch: take the sum over it": one / 3,
+        "that is divided by the size of the batch: take the sum over it": one / 6,
         "the scale is missing": one / 1.5,
     }
     compare("the guidance to any of the classes", given, one, slips)
@@ -228,7 +228,7 @@ def check_4(answer: Callable) -> None:
         given = answer(classifier, y, 2.0, xt, t)
     right = slope(lambda x: 2.0 * classifier(x, t).log_softmax(1).gather(1, y[:, None])[:, 0], xt)
     slips = {
-        "it is divided by the size of the batch": right / 3,
+        "it is divided by the size of the batch": right / 6,
         "the sign is wrong now: the loss is minus log p": -right,
     }
     compare("the guidance", given, right, slips)
