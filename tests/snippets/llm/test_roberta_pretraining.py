@@ -214,8 +214,8 @@ def test_the_share_of_places_that_are_ever_asked_for(formula):
         for _ in {epoch % copies for epoch in range(epochs)}:
             never *= 0.85
         shares.append(1 - never)
-    e, k = torch.tensor(cases).double().T
-    formula("roberta-asked").holds({"A": torch.tensor(shares, dtype=torch.float64), "e": e, "k": k})
+    e, m = torch.tensor(cases).double().T
+    formula("roberta-asked").holds({"A": torch.tensor(shares, dtype=torch.float64), "e": e, "m": m})
 
 
 # large batches
@@ -283,7 +283,8 @@ def test_the_loss_is_one_mean_over_all_parts(model, formula):
     apart = [plain_costs(model, group) for group in groups]
     loss = page.accumulate(model, groups)
     names = {"C_k": lambda k: sum(apart[k][0]), "D_k": lambda k: sum(apart[k][1], torch.zeros(()).double())}
-    names |= {"k": range(4), "L": loss, "M": sum(len(a) for a, _ in apart), "P": sum(len(b) for _, b in apart)}
+    names |= {"k": range(4), r"\mathcal{L}": loss, "M": sum(len(a) for a, _ in apart)}
+    names["B"] = sum(len(b) for _, b in apart)
     formula("roberta-large-batch").holds(names)
 
 
