@@ -31,8 +31,8 @@ def mask_tokens(
     """
     if not 0 <= min(shares) <= sum(shares) <= 1:
         raise ValueError(f"shares that add up to at most 1 are expected, given {shares}")
-    chosen = (torch.rand(tokens.shape) < 0.15) & allowed  # (B, T)
-    fate = torch.rand(tokens.shape)  # (B, T) a second draw, on its own
+    chosen = (torch.rand(tokens.shape, device=tokens.device) < 0.15) & allowed  # (B, T)
+    fate = torch.rand(tokens.shape, device=tokens.device)  # (B, T) a second draw, on its own
     hidden = tokens.masked_fill(chosen & (fate < shares[0]), piece)  # (B, T)
     changed = chosen & (shares[0] <= fate) & (fate < sum(shares))  # (B, T)
     hidden = torch.where(changed, torch.randint_like(tokens, vocabulary), hidden)  # (B, T)
@@ -307,7 +307,7 @@ def main() -> None:
     for text in ("Return the [MASK] of the list.", "This method raises a [MASK] if the file is closed."):
         for guesses in guess(model, wordpiece, text):
             print(text, " ".join(f"{piece} {chance:.2f}" for piece, chance in guesses))
-    tuned = fine_tune(model, wordpiece, kinds(False, 400), TUNE_STEPS, 1e-3)
+    tuned = fine_tune(model, wordpiece, kinds(False, 400), TUNE_STEPS, 3e-4)
     asked = kinds(True, 150)
     answers = labels_of(tuned, wordpiece, [text for text, _ in asked])
     right = sum(answer == label for answer, (_, label) in zip(answers, asked, strict=True))

@@ -101,6 +101,13 @@ def test_special_tokens_and_padding_are_never_chosen():
         page.mask_tokens(batch["tokens"], allowed, 4, 41, (0.8, 0.3))
 
 
+def test_masks_are_drawn_where_the_tokens_are():
+    """On another device than the CPU; this one has shapes only."""
+    tokens = torch.zeros(5, 13, dtype=torch.long, device="meta")
+    hidden, chosen = page.mask_tokens(tokens, tokens.bool(), 4, 41)
+    assert hidden.device.type == chosen.device.type == "meta"
+
+
 def test_masks_are_new_each_time():
     tokens, allowed = torch.randint(5, 41, (5, 13)), torch.ones(5, 13, dtype=torch.bool)
     assert not page.mask_tokens(tokens, allowed, 4, 41)[1].equal(page.mask_tokens(tokens, allowed, 4, 41)[1])

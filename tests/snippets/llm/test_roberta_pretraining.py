@@ -172,6 +172,8 @@ def test_static_masks_repeat_and_dynamic_ones_do_not():
     ten = first_epochs(10, 21)  # as in BERT: ten copies
     assert ten[0] == ten[10] == ten[20] and ten[3] == ten[13]
     assert len({str(sorted(epoch.items())) for epoch in ten[:10]}) == 10
+    with pytest.raises(ValueError, match="one copy of masks or more is expected, given 0"):
+        next(page.epochs(ROWS, MARKS, 60, 0))
 
 
 @pytest.mark.claim("roberta-collator")
