@@ -21,6 +21,7 @@ def test_vectors_equal_sentence_transformers(agrees):
     bert, wordpiece = model_and_tokenizer()
     ours, theirs = page.vectors(bert, wordpiece, texts), page.vectors_by_sentence_transformers(texts)
     agrees(ours, theirs, "sentence_transformers.SentenceTransformer")
+    assert page.SentenceTransformer(str(page.FOLDER), device="cpu").max_seq_length == 256  # the page says so
     first = [torch.nn.functional.normalize(bert(page_tokens)[:, 0]) for page_tokens in rows(wordpiece, texts)]
     assert (torch.cat(first) - theirs).abs().max() > 1e-2  # negative control: the vector of [CLS]
 
