@@ -437,7 +437,7 @@ class Draws:
     def __init__(self, *rows: list[float]):
         self.rows = iter(rows)
 
-    def __call__(self, shape: torch.Size) -> torch.Tensor:
+    def __call__(self, shape: torch.Size, device: torch.device | None = None) -> torch.Tensor:
         return torch.tensor([next(self.rows)]).reshape(shape)
 
 
