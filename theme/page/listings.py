@@ -49,6 +49,7 @@ def python_fence(source: Source):
         path, section, line, kind = title.split(":") if title else ("", "", "", "")
         src, hint = exercises.without_hint(src) if kind == "solution" else (src, "")
         block = section_html(source.root / path, int(line), src) if title else None
+        block = block or python_html(src)
         if block is None:
             block = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
         start, end = block.index("<code>") + 6, block.index("</code>")
@@ -118,9 +119,12 @@ def _marked_line(line: str, spans: list[tuple[int, int, str]]) -> str:
     parts, at = [], 0
     for start, end, sort in spans:
         if end > start:
-            parts += [html.escape(line[at:start]), f'<span class="{sort}">{html.escape(line[start:end])}</span>']
+            parts += [
+                html.escape(line[at:start], quote=False),
+                f'<span class="{sort}">{html.escape(line[start:end], quote=False)}</span>',
+            ]
             at = end
-    return "".join(parts) + html.escape(line[at:])
+    return "".join(parts) + html.escape(line[at:], quote=False)
 
 
 @once_per_version
@@ -145,7 +149,19 @@ def section_html(path: Path, line: int, code: str) -> str | None:
     last = line + code.rstrip("\n").count("\n")
     if plain[line - 1 : last] != code.rstrip("\n").split("\n"):
         return None  # a solution without its hint
-    shown = "\n".join(lines[line - 1 : last])
+    return _python_block(lines[line - 1 : last])
+
+
+def python_html(code: str) -> str | None:
+    """A block of code, highlighted; None if it is no Python that this version knows."""
+    try:
+        return _python_block(python_lines(code.strip("\n") + "\n"))
+    except (tokenize.TokenError, IndentationError):
+        return None
+
+
+def _python_block(lines: list[str]) -> str:
+    shown = "\n".join(lines)
     return f'<div class="language-python highlight"><pre><span></span><code>{shown}\n</code></pre></div>'
 
 
