@@ -63,40 +63,45 @@ def test_tables_of_distances_need_a_rate_of_their_own(results):
 
 @pytest.mark.claim("encdec-letter")
 def test_one_head_looks_at_the_letter_that_comes_next(results):
-    assert all(0.9 < value < 1 for value in seeds(results(LAB)["maps.letter"]))
+    assert all(0.85 < value < 1 for value in seeds(results(LAB)["maps.letter"]))
 
 
 @pytest.mark.claim("encdec-beams")
 def test_beams_find_likelier_targets_and_no_more_right_ones(results):
     held, long = results(LAB)["beams.held"], results(LAB)["beams.long"]
-    assert held["likelier"] < 0.01 and 0.02 < long["likelier"] < 0.1
+    assert held["likelier"] < 0.01 and 0.1 < long["likelier"] < 0.3
     assert held["less_likely"] == long["less_likely"] == 0
     assert held["interval"][0] <= 0 <= held["interval"][1] < 0.01
     assert long["interval"][0] <= 0 <= long["interval"][1]
-    assert min(seeds(held["greedy"])) > 0.95 and max(seeds(long["greedy"])) < 0.6
+    assert min(seeds(held["greedy"])) > 0.95 and max(seeds(long["greedy"])) < 0.2
 
 
 @pytest.mark.claim("encdec-longer-figure")
 def test_reversing_fails_behind_the_longest_words_of_training(results):
     longer = results(LAB)["longer"]
-    assert all(longer["exact"][str(n)] > 0.95 for n in range(3, 8))
-    assert 0.65 < longer["exact"]["8"] < 0.8
-    assert all(longer["exact"][str(n)] < 0.05 for n in range(9, 13))
-    assert all(longer["end"][str(n)] > 0.95 for n in range(3, 11)) and longer["end"]["12"] < 0.8
-    assert longer["letters"]["10"] < 0.6
+    assert all(min(seeds(longer["exact"][str(n)])) > 0.95 for n in range(3, 8))
+    assert 0.05 < longer["exact"]["8"]["mean"] < 0.15
+    assert all(max(seeds(longer["exact"][str(n)])) < 0.05 for n in range(9, 13))
+    means = [longer["letters"][str(n)]["mean"] for n in range(7, 12)]
+    assert means == sorted(means, reverse=True) and means[0] > 0.95 and means[-1] < 0.2
+    assert longer["end"]["8"]["mean"] < longer["end"]["10"]["mean"]
 
 
 @pytest.mark.claim("encdec-longer")
-def test_letters_fail_and_the_end_does_not(results):
+def test_letters_fail_with_the_attention_and_the_end_by_seed(results):
     longer = results(LAB)["longer"]
-    assert 0.65 < longer["exact"]["8"] < 0.8 and longer["exact"]["9"] < 0.05
-    assert all(longer["too_many"][str(n)] < 0 for n in range(8, 13))
-    assert longer["too_many"]["7"] == pytest.approx(0, abs=0.1)
-    assert min(longer["end"][str(n)] for n in (8, 9, 10)) > 0.95
+    assert sorted(value > 0 for value in seeds(longer["exact"]["8"])) == [False, False, True]
+    assert max(seeds(longer["exact"]["9"])) < 0.05 and seeds(longer["exact"]["8"])[2] > 0.2
+    assert all(max(seeds(longer["too_many"][str(n)])) < -1 for n in range(9, 13))
+    assert min(seeds(longer["letters"]["8"])) > 0.75
     for name in ("letters", "looked"):
-        values = [longer[name][str(n)] for n in (7, 8, 9, 10, 12)]
-        assert values == sorted(values, reverse=True) and values[0] > 0.9 and values[-1] < 0.4
-    assert longer["clipped"]["9"] < 0.05
+        for seed in range(3):
+            values = [seeds(longer[name][str(n)])[seed] for n in (7, 8, 9, 10, 12)]
+            assert values == sorted(values, reverse=True) and values[0] > 0.8 and values[-1] < 0.2
+    first, second, third = seeds(longer["end"]["8"])
+    assert min(first, third) > 0.9 and second == 0
+    assert min(seeds(longer["end"]["9"])[1], seeds(longer["end"]["10"])[1]) > 0.9
+    assert max(seeds(longer["clipped"]["9"])) < 0.05
 
 
 @pytest.mark.claim("encdec-faults")
@@ -105,7 +110,7 @@ def test_faults_show_as_the_page_says(results):
     assert min(seeds(faults["none"])) > 0.95
     assert all(max(seeds(faults[name])) < 0.7 for name in ("divided", "gate", "late"))
     lost = seeds(faults["beams_none"]) - seeds(faults["beams"])
-    assert all(0 <= lost) and all(lost < 0.03) and min(seeds(faults["beams_others"])) > 0.95
+    assert all(abs(lost) < 0.01) and min(seeds(faults["beams_others"])) > 0.95
 
 
 @pytest.mark.claim("encdec-panel-figure")
@@ -152,7 +157,8 @@ def test_decoding_is_faster_than_the_library(results):
         assert speed["lab"][kind]["plain"]["ratio"] > 1.5
         assert speed["lab"][kind]["compiled"]["ratio"] > 1.2 * speed["lab"][kind]["plain"]["ratio"]
     small = speed["small"]
-    assert 0.9 < small["greedy"]["plain"]["ratio"] < 1.15
+    assert 1 < small["greedy"]["plain"]["ratio"] < 1.4
     assert small["greedy"]["by_input"]["ratio"] > 1.2 * small["greedy"]["plain"]["ratio"]
-    assert small["beams"]["ordered"]["ratio"] > 1.5 > small["beams"]["plain"]["ratio"]
+    assert small["greedy"]["by_input"]["ratio"] > 1.5 and 0.9 < small["beams"]["plain"]["ratio"] < 1.1
+    assert small["beams"]["ordered"]["ratio"] > 1.5
     assert speed["lab"]["beams"]["ordered"]["ratio"] < speed["lab"]["beams"]["plain"]["ratio"]
