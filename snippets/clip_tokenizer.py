@@ -5,6 +5,7 @@ The last letter of a word carries the mark </w>: "my" at the end of "enemy" is a
 """
 
 # --8<-- [start:imports]
+import functools
 import itertools
 import json
 import re
@@ -92,6 +93,7 @@ class ClipTokenizer:
         split = [tuple(re.findall(rf".(?:{LAST}$)?", piece, re.S) for piece in pair) for pair in merges]
         ranks = reversed(list(enumerate(split)))  # of two that are the same, the first counts
         self.ranks = {(tuple(a), tuple(b)): rank for rank, (a, b) in ranks}
+        self.pieces = functools.lru_cache(100_000)(self.pieces)  # the same words come again and again
 
     def pieces(self, word: str) -> list[str]:
         """A word's pieces, as files write them."""
@@ -118,9 +120,7 @@ class ClipTokenizer:
         rows = [self.encode(text) for text in texts]
         longest = max((len(row) for row in rows), default=0)
         if not 0 < longest <= context:
-            raise ValueError(
-                f"texts of 1 to {context} tokens are expected, given one of {longest}, or none"
-            )
+            raise ValueError(f"texts of 1 to {context} tokens are expected, given one of {longest}, or none")
         tokens = torch.tensor([row + [self.end] * (longest - len(row)) for row in rows])  # (N, T)
         return tokens
 
