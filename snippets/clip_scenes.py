@@ -1,6 +1,6 @@
-"""A small CLIP of drawn scenes (Radford et al. 2021, arXiv 2103.00020): captions, training, what it is good for.
+"""A small CLIP of drawn scenes (Radford et al. 2021, arXiv 2103.00020): captions, training, and its use.
 
-Shapes: N scenes, B pictures of a batch, T tokens, K classes.
+Shapes: N scenes, B pictures of a batch, K classes.
 """
 
 # --8<-- [start:imports]
@@ -26,7 +26,14 @@ from snippets.clip_tokenizer import ClipTokenizer, learn_merges
 from snippets.clip_training import train
 from snippets.data.scenes import COLOURS, KINDS, RADIUS, Scene, scenes
 
+
 # --8<-- [start:captions]
+def ink(drawn: list[Scene]) -> Tensor:
+    """Pictures (N, 3, 32, 32) as the network reads them: white is 0, the darkest -1."""
+    pictures = torch.stack([scene.picture for scene in drawn])  # (N, 3, 32, 32) white is 1
+    return (pictures - 1) / 2
+
+
 CLASSES = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]
 PROMPTS = ["a {}", *(f"a {size} {{}}" for size in RADIUS)]
 PROMPTS += [f"a {{}} at the {row} {side}" for row in ("top", "bottom") for side in ("left", "right")]
@@ -69,7 +76,7 @@ def save_matrix(path: str, cosines: Tensor, drawn: list[Scene]) -> None:
 
 
 # --8<-- [start:main]
-SCENES, TRAIN_STEPS, BATCH, TESTED = 3000, 400, 64, 400
+SCENES, TRAIN_STEPS, BATCH, TESTED = 3000, 500, 64, 400
 
 
 def accuracy(guessed: Tensor, drawn: list[Scene]) -> float:
@@ -86,7 +93,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = scenes(SCENES, generator, max_shapes=2)
     tokenizer = ClipTokenizer(learn_merges([scene.caption for scene in drawn], 100))
-    pictures = torch.stack([scene.picture for scene in drawn])  # (N, 3, 32, 32)
+    pictures = ink(drawn)  # (N, 3, 32, 32)
 
     def draw() -> tuple[Tensor, Tensor]:
         chosen = torch.randint(SCENES, (BATCH,), generator=generator)  # (B,)
@@ -98,16 +105,15 @@ def main() -> None:
     model.eval()
     for prompts in (PROMPTS[:1], PROMPTS):
         texts = [prompt.format(name) for name in CLASSES for prompt in prompts]
-        tokens = tokenizer(texts).unflatten(0, (len(CLASSES), -1))  # (K, _, T)
+        tokens = tokenizer(texts).unflatten(0, (len(CLASSES), -1))  # (K, _, _)
         classes = class_embeddings(model, tokens)  # (K, _)
         for what, held_out in (("pairs of training", False), ("pairs never seen", True)):
             tested = scenes(TESTED, torch.Generator().manual_seed(1), held_out, max_shapes=1)
-            shown = torch.stack([scene.picture for scene in tested])  # (_, 3, 32, 32)
-            share = accuracy(zero_shot(model, shown, classes).argmax(dim=-1), tested)
+            share = accuracy(zero_shot(model, ink(tested), classes).argmax(dim=-1), tested)
             print(f"{what}, {len(prompts)} prompts for each of {len(CLASSES)} classes: {share:.0%} right")
     with torch.no_grad():
         tested = scenes(100, torch.Generator().manual_seed(2), max_shapes=2)
-        shown = model.vision(torch.stack([scene.picture for scene in tested]))  # (100, _)
+        shown = model.vision(ink(tested))  # (100, _)
         told = model.text(tokenizer([scene.caption for scene in tested]))  # (100, _)
         found = similarities(shown, told, model.scale)  # (100, 100)
     print(f"of 100 captions the right one first: {recall(found, 1):.0%}, among five: {recall(found, 5):.0%}")

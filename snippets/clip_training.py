@@ -48,7 +48,7 @@ def train(model: Clip, draw: Callable, steps: int, rate: float = 2e-3) -> list[f
     for step in tqdm(range(steps)):
         for group in optimizer.param_groups:
             group["lr"] = rate * portion(step, steps)
-        pictures, tokens = draw()  # (B, C, S, S), (M, T)
+        pictures, tokens = draw()  # (B, C, S, S), (M, _)
         loss = clip_loss(model(pictures, tokens))  # ()
         optimizer.zero_grad()
         loss.backward()

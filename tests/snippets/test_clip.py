@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, SiglipConfig, SiglipModel
 
 from snippets import clip as page
-from snippets.clip_text import Layer, TextConfig
+from snippets.clip_text import Layer, TextConfig, quick_gelu
 from tests.snippets.llm.folders import edited, refused, rewritten
 from tests.snippets.oracles import perturbed
 
@@ -232,14 +232,91 @@ def test_layers_are_shared_by_both_encoders():
     assert {type(layer) for part in (model.text, model.vision) for layer in part.layers} == {Layer}
 
 
+@pytest.mark.equation("clip-quick-gelu", of=quick_gelu)
+def test_quick_gelu(formula):
+    x = torch.linspace(-4, 4, 17).double()
+    formula("clip-quick-gelu").holds({r"\operatorname{quick}(x)": quick_gelu(x), "x": x})
+
+
+@pytest.mark.claim("clip-activations")
+def test_the_two_activations_differ_by_little():
+    x = torch.linspace(-10, 10, 100_001).double()
+    assert 0.0195 < (quick_gelu(x) - F.gelu(x)).abs().max() < 0.0205
+
+
+@torch.no_grad()
+@pytest.mark.claim("clip-other-activation")
+def test_weights_load_into_the_other_activation_without_a_word(folders, tmp_path):
+    """In transformers, too: the folder's setting exchanged, nothing is reported, and the logits are others."""
+    pictures, tokens, _ = batch("plain")
+    right = page.load_clip(folders["plain"])(pictures, tokens)
+    shutil.copytree(folders["plain"], tmp_path, dirs_exist_ok=True)
+    given = json.loads((tmp_path / "config.json").read_text())
+    for name in ("text_config", "vision_config"):
+        given[name]["hidden_act"] = "gelu"
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    theirs, report = CLIPModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    other = theirs.eval()(input_ids=tokens, pixel_values=pictures).logits_per_image
+    assert (page.load_clip(tmp_path)(pictures, tokens) - other).abs().max() < 1e-3
+    assert (other - right).abs().max() > 0.01
+
+
+@pytest.mark.claim("clip-parameters")
+def test_the_page_says_how_many_parameters_the_models_have():
+    """Of the sizes in the table, without memory for them; the program's, too."""
+    with torch.device("meta"):
+        base = page.Clip(
+            TextConfig(49408, 77, 512, 2048, 12, 8, 512), page.VisionConfig(224, 32, 3, 768, 3072, 12, 12, 512)
+        )
+        large = page.Clip(
+            TextConfig(49408, 77, 768, 3072, 12, 12, 768), page.VisionConfig(224, 14, 3, 1024, 4096, 24, 16, 768)
+        )
+        small = page.Clip(TextConfig(600, num_layers=2), page.VisionConfig(patch=8))
+    counts = [sum(p.numel() for p in model.parameters()) for model in (base, large, small)]
+    assert counts[:2] == [151_277_313, 427_616_513] and round(counts[2] / 1e6, 1) == 0.3
+
+
 # losses
+
+
+@pytest.mark.claim("clip-by-hand")
+def test_by_hand():
+    """The page's worked example, number by number."""
+    pictures, texts = torch.tensor([[3.0, 4], [5, 0]]), torch.tensor([[0.0, 2], [12, 5]])
+    assert page.unit(pictures).flatten().tolist() == pytest.approx([0.6, 0.8, 1, 0])
+    assert page.unit(texts).flatten().tolist() == pytest.approx([0, 1, 0.923, 0.385], abs=1e-3)
+    logits = page.similarities(pictures, texts, torch.tensor(math.log(10))).requires_grad_()
+    assert (logits / 10).flatten().tolist() == pytest.approx([0.8, 0.862, 0, 0.923], abs=1e-3)
+    assert logits.flatten().tolist() == pytest.approx([8, 8.615, 0, 9.231], abs=1e-3)
+    rows, columns = logits.softmax(dim=1), logits.softmax(dim=0)
+    assert rows.diagonal().tolist() == pytest.approx([0.351, 1.000], abs=1e-3)
+    assert columns.diagonal().tolist() == pytest.approx([1.000, 0.649], abs=1e-3)
+    assert (-rows.diagonal().log()).tolist() == pytest.approx([1.048, 0.000], abs=1e-3)
+    assert (-columns.diagonal().log()).tolist() == pytest.approx([0.000, 0.432], abs=1e-3)
+    loss = page.clip_loss(logits)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.370, abs=5e-4)
+    assert logits.grad[0].tolist() == pytest.approx([-0.162, 0.25], abs=5e-4)
+    assert page.clip_loss(page.similarities(pictures, texts, torch.tensor(0.0))).item() == pytest.approx(
+        0.523, abs=5e-4
+    )
+
+
+@pytest.mark.equation("clip-gradient", of=page.clip_loss)
+def test_the_gradient_of_a_logit(formula):
+    logits = (3 * torch.randn(5, 5).double()).requires_grad_()
+    (gradient,) = torch.autograd.grad(page.clip_loss(logits), logits)
+    p, q = logits.detach().softmax(dim=1), logits.detach().softmax(dim=0)
+    names = {r"\frac{\partial \mathcal{L}}{\partial \ell_{ij}}": gradient, "p_{ij}": p, "q_{ij}": q}
+    formula("clip-gradient").holds(names | {r"\delta_{ij}": torch.eye(5), "B": 5})
 
 
 @pytest.mark.equation("clip-logits", of=page.similarities)
 def test_logits(formula):
     pictures, texts, scale = torch.randn(5, 4).double(), torch.randn(7, 4).double(), torch.tensor(1.3).double()
     names = {r"\ell_{ij}": page.similarities(pictures, texts, scale)[2, 6], "u_i": pictures[2], "v_j": texts[6]}
-    formula("clip-logits").holds(names | {"s": scale, r"^\top": None})
+    formula("clip-logits").holds(names | {"s": scale})
 
 
 @pytest.mark.equation("clip-loss", of=page.clip_loss)
@@ -260,7 +337,9 @@ def test_the_loss_equals_transformers(kind, folders, agrees):
     assert (one - theirs).abs() > 1e-3
 
 
+@pytest.mark.claim("clip-log-b")
 def test_uninformative_logits_give_log_n():
+    assert round(page.clip_loss(torch.ones(64, 64)).item(), 2) == 4.16
     for count in (2, 7, 100):
         for value in (0.0, -3.0):
             assert page.clip_loss(torch.full((count, count), value)).item() == pytest.approx(math.log(count))
@@ -337,8 +416,8 @@ def test_zero_shot(formula):
     model = perturbed(page.Clip(*SMALL)).double()
     pictures, classes = torch.randn(4, 3, 12, 12).double(), page.unit(torch.randn(3, 10).double())
     logits = page.similarities(model.vision(pictures), classes, model.scale)
-    names = {r"p_k": page.zero_shot(model, pictures, classes)[1, 2], r"\ell_{k}": logits[1, 2], "K": 3}
-    formula("clip-zero-shot").holds(names | {r"\ell_{c}": lambda c: logits[1, c - 1]})
+    names = {r"p_k": page.zero_shot(model, pictures, classes)[1, 2], r"\ell_k": logits[1, 2], "K": 3}
+    formula("clip-zero-shot").holds(names | {r"\ell_c": lambda c: logits[1, c - 1]})
 
 
 @pytest.mark.equation("clip-ensemble", of=page.class_embeddings)
@@ -348,11 +427,20 @@ def test_prompts_are_averaged_and_normed_again(formula):
     prompts[..., 8] = 40
     each = model.text(prompts.flatten(0, 1)).unflatten(0, (5, 3))
     ours = page.class_embeddings(model, prompts)
-    names = {"w": ours[4], "v_q": lambda q: each[4, q - 1], "Q": 3}
-    formula("clip-ensemble").holds(names)
+    names = {"w": ours[4], r"\bar v": page.unit(each[4]).mean(dim=0), "v_q": lambda q: each[4, q - 1], "Q": 3}
+    formula("clip-ensemble").holds(names, relations=2)
     assert ours.norm(dim=-1).allclose(torch.ones(5).double())
     plain = page.unit(each.mean(dim=1))  # negative control: long embeddings count more
     assert (plain - ours).abs().max() > 1e-3
+
+
+def test_classes_have_the_length_1():
+    """The more a class's prompts disagree, the shorter is their mean: it is brought to length 1."""
+    model = perturbed(page.Clip(*SMALL))
+    prompts = torch.randint(3, 40, (5, 3, 9))
+    assert page.class_embeddings(model, prompts).norm(dim=-1).allclose(torch.ones(5))
+    plain = page.unit(model.text(prompts.flatten(0, 1))).unflatten(0, (5, 3)).mean(dim=1)
+    assert plain.norm(dim=-1).max() < 0.99
 
 
 @torch.no_grad()

@@ -27,6 +27,13 @@ def test_captions_name_every_shape_and_nothing_else():
     assert 150 < sum(caption.find("red") < caption.find("blue") for caption in told) < 250
 
 
+def test_white_is_0():
+    drawn = page.scenes(5, torch.Generator().manual_seed(0))
+    pictures = page.ink(drawn)
+    assert pictures.shape == (5, 3, 32, 32) and pictures[:, :, 0, 0].unique().tolist() == [0]
+    assert -1 <= pictures.min() < -0.4 and (2 * pictures[3] + 1 - drawn[3].picture).abs().max() < 1e-6
+
+
 def test_classes_are_all_pairs_and_prompts_fit_them():
     assert len(page.CLASSES) == len(set(page.CLASSES)) == 5 * len(KINDS)
     assert {f"{colour} {kind}" for colour, kind in SEEN} < set(page.CLASSES)

@@ -1,11 +1,13 @@
 """CLIP's tokenizer against transformers', given the same merges, on odd strings; merges, files, refusals."""
 
+import inspect
 import json
 import random
 
 import pytest
 import tokenizers
 from transformers import CLIPTokenizer
+from transformers.models.clip import tokenization_clip
 
 from snippets import clip_tokenizer as page
 
@@ -93,6 +95,15 @@ def test_a_fresh_tokenizer_of_transformers_has_no_limit(theirs):
     """The page's confusion: 77 tokens is a limit of the model; a tokenizer made from files alone knows none."""
     assert len(theirs(PROSE * 20)["input_ids"]) > 400
     assert theirs.model_max_length > 1e9
+
+
+@pytest.mark.claim("clip-no-repair")
+def test_the_librarys_tokenizer_repairs_nothing(ours, theirs):
+    """The page's confusion: OpenAI's code calls ftfy and html.unescape first; the installed one does not."""
+    source = inspect.getsource(tokenization_clip)
+    assert "ftfy" not in source and "unescape" not in source
+    for broken, whole in (("cafÃ©", "café"), ("a &amp; b", "a & b")):
+        assert theirs(broken)["input_ids"] == ours.encode(broken) != ours.encode(whole)
 
 
 def test_merges_join_the_most_frequent_pair():

@@ -243,16 +243,27 @@ def test_cached_chunks_have_the_gradient_of_the_whole_batch(chunk):
 
 @pytest.mark.equation("clip-cache", of=page.cached_step)
 def test_cached_gradients(formula):
-    """Of one bias: the sum over all chunks and both towers' rows of what the loss says of the embeddings."""
+    """For one bias of the picture encoder, and the loss that is returned is that of the whole batch."""
     pictures, tokens = batch(6)
     model = small().double()
-    page.cached_step(model, pictures.double(), tokens, 2)
+    loss = page.cached_step(model, pictures.double(), tokens, 2)
     embeddings = model.vision(pictures.double())
-    (u,) = (embeddings.detach().requires_grad_(),)
-    (given,) = torch.autograd.grad(clip_loss(page.similarities(u, model.text(tokens), model.scale)), u)
+    u = embeddings.detach().requires_grad_()
+    whole = clip_loss(page.similarities(u, model.text(tokens), model.scale))
+    (given,) = torch.autograd.grad(whole, u)
     weight = model.vision.norm.bias
-    each = [torch.autograd.grad(embeddings[i] @ given[i], weight, retain_graph=True)[0][7] for i in range(6)]
-    assert weight.grad[7].item() == pytest.approx(sum(each).item())
+    jacobian = torch.autograd.functional.jacobian(lambda one: moved(model, one, pictures.double()), weight[7].detach())
+    names = {r"\frac{\partial \mathcal{L}}{\partial \theta}": weight.grad[7], "B": 6}
+    names |= {"g_i": lambda i: given[i - 1], r"\frac{\partial u_i}{\partial \theta}": lambda i: jacobian[i - 1]}
+    formula("clip-cache").holds(names)
+    assert loss.item() == pytest.approx(whole.item(), abs=1e-9)
+
+
+def moved(model, one, pictures):
+    """Embeddings with another value of the bias that the test looks at."""
+    bias = model.vision.norm.bias.detach().clone()
+    bias = torch.cat([bias[:7], one.view(1), bias[8:]])
+    return torch.func.functional_call(model.vision, {"norm.bias": bias}, (pictures,))
 
 
 @pytest.mark.claim("clip-cache-memory")
