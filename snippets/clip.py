@@ -88,7 +88,7 @@ class VisionEncoder(nn.Module):
 # --8<-- [end:vision]
 
 
-# --8<-- [start:clip]
+# --8<-- [start:similarities]
 def unit(x: Tensor) -> Tensor:
     """Embeddings of length 1, by which a dot product is a cosine."""
     return F.normalize(x, dim=-1)
@@ -100,6 +100,10 @@ def similarities(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     return logits
 
 
+# --8<-- [end:similarities]
+
+
+# --8<-- [start:clip]
 class Clip(nn.Module):
     """Two encoders and a temperature, exp(-scale), learnt with them."""
 
