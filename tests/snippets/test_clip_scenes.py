@@ -42,6 +42,15 @@ def test_classes_are_all_pairs_and_prompts_fit_them():
     assert len(page.PROMPTS) == 7
 
 
+@pytest.mark.claim("clip-program-sizes")
+def test_the_page_says_how_large_the_programs_vocabulary_is():
+    drawn = page.scenes(600, torch.Generator().manual_seed(0), max_shapes=2)
+    tokenizer = page.ClipTokenizer(page.learn_merges([scene.caption for scene in drawn], 100))
+    assert len(tokenizer.ids) == 574  # each of the 60 merges is used up, long before 100
+    assert all(len(tokenizer.pieces(word)) == 1 for word in drawn[0].caption.split())
+    assert page.SCENES == 3000 and page.BATCH == 64 and round(page.TRAIN_STEPS * 64 / page.SCENES) == 11
+
+
 def test_accuracy_counts_names():
     drawn = [draw_scene([Shape(kind, "red", "small", "top left", (8, 8))]) for kind in ("circle", "cross", "square")]
     right = torch.tensor([page.CLASSES.index(f"red {kind}") for kind in ("circle", "cross", "square")])
