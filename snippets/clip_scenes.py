@@ -57,14 +57,15 @@ def describe(scene: Scene, generator: torch.Generator) -> str:
 # --8<-- [start:picture]
 def save_matrix(path: str, cosines: Tensor, drawn: list[Scene]) -> None:
     """Pictures down the side, their captions below, and the cosine (N, N) of each pair."""
-    figure, (side, matrix) = plt.subplots(1, 2, figsize=(9, 7), width_ratios=[1, 8], layout="constrained")
+    figure, (side, matrix) = plt.subplots(1, 2, figsize=(8, 8.6), width_ratios=[1, 8], layout="constrained")
     strip = torch.cat([scene.picture for scene in drawn], dim=1)  # (3, _, 32)
-    side.imshow((strip.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1), aspect="auto")
-    side.axis("off")
-    matrix.imshow(cosines, cmap="cividis", aspect="auto")
+    side.imshow((strip.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1))
+    side.set_xticks([])
+    side.set_yticks([32 * i - 0.5 for i in range(len(drawn))], [])
+    matrix.imshow(cosines, cmap="cividis")
     for i, row in enumerate(cosines.tolist()):
         for j, cosine in enumerate(row):
-            matrix.text(j, i, f"{cosine:.2f}", ha="center", color="black" if cosine > 0.5 else "white")
+            matrix.text(j, i, f"{cosine:z.2f}", ha="center", color="black" if cosine > 0.5 else "white")
     matrix.set_yticks([])
     captions = [scene.caption.replace(" and ", "\nand ") for scene in drawn]
     matrix.set_xticks(range(len(drawn)), captions, rotation=60, ha="right", fontsize=8)
@@ -110,7 +111,7 @@ def main() -> None:
         for what, held_out in (("pairs of training", False), ("pairs never seen", True)):
             tested = scenes(TESTED, torch.Generator().manual_seed(1), held_out, max_shapes=1)
             share = accuracy(zero_shot(model, ink(tested), classes).argmax(dim=-1), tested)
-            print(f"{what}, {len(prompts)} prompts for each of {len(CLASSES)} classes: {share:.0%} right")
+            print(f"{what}, {len(CLASSES)} classes, wordings of each: {len(prompts)}; right: {share:.0%}")
     with torch.no_grad():
         tested = scenes(100, torch.Generator().manual_seed(2), max_shapes=2)
         shown = model.vision(ink(tested))  # (100, _)

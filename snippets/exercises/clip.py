@@ -112,6 +112,7 @@ def for_larger_pictures(position: Tensor, grid: int) -> Tensor:
 
 
 def check_1(answer: Callable) -> None:
+    """By embeddings that could not be better."""
     compare("floor_of_repeats([1, 1, 1])", answer([1, 1, 1]), 0.0)
     slips = {
         "a caption that occurs c times counts for c rows, not for one": (math.log(2) + math.log(3)) / 2,
@@ -125,6 +126,7 @@ def check_1(answer: Callable) -> None:
 
 
 def check_2(answer: Callable) -> None:
+    """By sums over the pairs that share a caption."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(5, 5, generator=generator).double()
     alone, repeated = torch.tensor([4, 2, 0, 1, 3]), torch.tensor([7, 2, 7, 7, 5])
@@ -144,6 +146,7 @@ def check_2(answer: Callable) -> None:
 
 
 def check_3(answer: Callable) -> None:
+    """By the page's own loss, and with longer embeddings."""
     generator = torch.Generator().manual_seed(0)
     pictures, texts = torch.randn(2, 7, 4, generator=generator).double()
     scale = torch.tensor(1.2).double()
@@ -158,6 +161,7 @@ def check_3(answer: Callable) -> None:
 
 
 def check_4(answer: Callable) -> None:
+    """By places counted on paper."""
     logits = torch.tensor([[3.0, 2, 1, 0], [9, 8, 7, 6], [6, 5, 4, 3], [9, 8, 7, 0]])
     slips = {
         "the best place is 1, not 0": 1.5,
@@ -171,6 +175,7 @@ def check_4(answer: Callable) -> None:
 
 
 def check_5(answer: Callable) -> None:
+    """By a table that grows from left to right."""
     generator = torch.Generator().manual_seed(0)
     position = torch.randn(10, 4, generator=generator).double()
     compare("for as many patches as before, the table", answer(position, 3), position)

@@ -67,7 +67,9 @@ def test_the_program_runs_and_saves_its_picture(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("loss ") and "scale" in printed[0]
     shares = [line for line in printed if "classes" in line]
-    assert len(shares) == 4 and all(re.search(r"of 20 classes: \d+% right$", line) for line in shares)
+    assert len(shares) == 4 and all(
+        re.search(r"20 classes, wordings of each: [17]; right: \d+%$", line) for line in shares
+    )
     assert re.search(r"the right one first: \d+%, among five: \d+%", printed[5])
     with Image.open(tmp_path / "similarities.png") as picture:
-        assert picture.size == (900, 700)
+        assert picture.size == (800, 860)
