@@ -22,7 +22,8 @@ class UNetConfig:
     """Sizes of the U-Net. Each level halves height and width; `attention` says which ones look at the text.
 
     Stable Diffusion 1: widths (320, 640, 1280, 1280), attention at the first three levels, 2 layers, 8 heads
-    at each level, text of width 768, 32 groups.
+    at each level, text of width 768, 32 groups. Stable Diffusion 2 has 5, 10, 20 and 20 heads, text of width
+    1024, and `linear`, which stores the transformers' first and last layers as matrices.
     """
 
     channels: int = 4
@@ -32,9 +33,7 @@ class UNetConfig:
     text_width: int = 64
     layers: int = 1  # residual blocks a level on the way down; one more on the way up
     groups: int = 8  # of the normalisation; they divide every width
-    linear: bool = (
-        False  # how the transformers' first and last layers are stored: Stable Diffusion 2 has True
-    )
+    linear: bool = False
 
     def __post_init__(self):
         if not self.widths or not len(self.widths) == len(self.attention) == len(self.heads):
