@@ -35,14 +35,14 @@ def autoencoder_loss(
     mean, log_variance = model.encode(pictures)  # (B, Z, _, _), (B, Z, _, _)
     latents = sample_latent(mean, log_variance, noise_like(mean, generator))  # (B, Z, _, _)
     rebuilt = model.decode(latents)  # (B, C, H, W)
-    difference = (pictures - rebuilt).abs().flatten(1).sum(dim=1)  # (B,)
+    difference = (pictures - rebuilt).square().flatten(1).sum(dim=1)  # (B,)
     each = difference + kl_weight * kl_divergence(mean, log_variance)  # (B,)
     loss = each.mean() / pictures[0].numel()  # ()
     return loss
 
 
 def train_autoencoder(
-    model: AutoencoderKL, pictures: Tensor, num_steps: int, batch_size: int = 32, kl_weight: float = 1e-3
+    model: AutoencoderKL, pictures: Tensor, num_steps: int, kl_weight: float = 1e-3, batch_size: int = 16
 ) -> AutoencoderKL:
     """Train on pictures (N, C, H, W) in [-1, 1]; the same network, in `eval` mode."""
     if num_steps <= 0 or batch_size <= 0:
@@ -51,17 +51,16 @@ def train_autoencoder(
         given = f"{pictures.dtype} up to {pictures.abs().max()}"
         raise ValueError(f"float pictures in [-1, 1] are expected, given {given}")
     generator = torch.Generator(pictures.device).manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
-    decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.99), fused=True)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, num_steps)  # up, then down to almost 0
     for _ in trange(num_steps, desc="autoencoder", mininterval=2):
-        rows = torch.randint(
-            len(pictures), (batch_size,), generator=generator, device=pictures.device
-        )  # (B,)
+        rows = torch.randint(len(pictures), (batch_size,), generator=generator)  # (B,)
         loss = autoencoder_loss(model, pictures[rows], kl_weight, generator)  # ()
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        decline.step()
+        rate.step()
     return model.eval()
 
 
@@ -140,7 +139,7 @@ def latent_loss(
 ) -> Tensor:
     """The squared error of the predicted velocity of latents (B, Z, H, W), given texts: tokens (B, L).
 
-    One text in ten is replaced by the empty one, tokens (L,).
+    One text in ten is replaced by the one without words, empty (L,).
     """
     told = drop_condition(tokens, empty, 0.1, generator)  # (B, L)
     eps = noise_like(latents, generator)  # (B, Z, H, W)

@@ -4,13 +4,13 @@ diffusers' AutoencoderKL: pictures to small latents and back.
 Shapes: B batch, C channels of a picture, Z channels of a latent, H height, W width, O features.
 """
 
-# --8<-- [start:config]
+# --8<-- [start:imports]
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# --8<-- [end:config]
+# --8<-- [end:imports]
 from snippets.blocks.unet import Attention, Downsample, Upsample
 
 

@@ -41,7 +41,7 @@ def perceptual_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
     """How different pictures look to a network (B,): directions are compared, at each pixel of each layer."""
     total = torch.zeros(len(features[0]), device=features[0].device)  # (B,)
     for one, other in zip(features, others, strict=True):
-        difference = F.normalize(one, dim=1) - F.normalize(other, dim=1)  # (B, O, H, W)
+        difference = F.normalize(one, dim=1) - F.normalize(other, dim=1)  # (B, _, _, _)
         total = total + difference.square().sum(dim=1).mean(dim=(1, 2))  # (B,)
     return total
 
@@ -62,9 +62,9 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """One number for each patch, (B, 1, H // 4, W // 4), of pictures (B, C, H, W)."""
-        hidden = F.leaky_relu(self.conv_1(pictures), 0.2)  # (B, O, H // 2, W // 2)
-        hidden = F.leaky_relu(self.norm(self.conv_2(hidden)), 0.2)  # (B, 2 * O, H // 4, W // 4)
-        patches = self.conv_3(hidden)  # (B, 1, H // 4, W // 4)
+        hidden = F.leaky_relu(self.conv_1(pictures), 0.2)  # (B, _, _, _) half of H and W
+        hidden = F.leaky_relu(self.norm(self.conv_2(hidden)), 0.2)  # (B, _, _, _) a quarter
+        patches = self.conv_3(hidden)  # (B, 1, _, _)
         return patches
 
 

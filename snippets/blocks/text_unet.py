@@ -161,7 +161,7 @@ class Halve(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        half = self.conv(x)  # (B, O, (H + 1) // 2, (W + 1) // 2)
+        half = self.conv(x)  # (B, O, _, _) half of H and W, rounded up
         return half
 
 
@@ -211,7 +211,7 @@ class TextStage(nn.Module):
             x = self.block(index, x, time, text)  # (B, O, H, W)
             skips.append(x)  # kept for the way up
         for halve in self.downsamplers:
-            x = halve(x)  # (B, O, (H + 1) // 2, (W + 1) // 2)
+            x = halve(x)  # (B, O, _, _) half as high and wide
             skips.append(x)  # kept too
         return x
 
