@@ -42,7 +42,7 @@ def autoencoder_loss(
 
 
 def train_autoencoder(
-    model: AutoencoderKL, pictures: Tensor, num_steps: int, kl_weight: float = 1e-3, batch_size: int = 16
+    model: AutoencoderKL, pictures: Tensor, num_steps: int, kl_weight: float = 1e-3, batch_size: int = 8
 ) -> AutoencoderKL:
     """Train on pictures (N, C, H, W) in [-1, 1]; the same network, in `eval` mode."""
     if num_steps <= 0 or batch_size <= 0:

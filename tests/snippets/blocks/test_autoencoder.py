@@ -67,6 +67,7 @@ def test_the_normalisations_of_the_librarys_autoencoder_have_an_eps_of_1e_6():
     assert sorted(theirs) == sorted(found(page.AutoencoderKL(SIZES[0])))
 
 
+@pytest.mark.claim("ldm-parameters")
 def test_names_and_shapes_are_those_of_stable_diffusion():
     """Version 1 and 2 have the same autoencoder."""
     with torch.device("meta"):

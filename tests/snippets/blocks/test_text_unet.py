@@ -116,6 +116,7 @@ def test_a_wrong_one_does_not(change):
     assert (ours(x, t, text) - wanted).abs().max() / wanted.abs().max() > 1e-4
 
 
+@pytest.mark.claim("ldm-parameters")
 @pytest.mark.parametrize("version", FULL)
 def test_names_and_shapes_are_those_of_stable_diffusion(version):
     with torch.device("meta"):
