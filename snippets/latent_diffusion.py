@@ -20,7 +20,17 @@ from snippets.blocks.autoencoder import AutoencoderConfig, AutoencoderKL, kl_div
 from snippets.blocks.text_unet import ConditionedUNet, UNetConfig
 from snippets.cfg import drop_condition, guide
 from snippets.clip_text import TextConfig, TextEncoder
-from snippets.data.scenes import MAX_WORDS, VOCABULARY, encode_captions, scenes
+from snippets.data.scenes import (
+    COLOURS,
+    KINDS,
+    MAX_WORDS,
+    PLACES,
+    RADIUS,
+    VOCABULARY,
+    Scene,
+    encode_captions,
+    scenes,
+)
 from snippets.ddpm import NoiseSchedule, ema_update, noise_like, q_sample, save_grid, velocity
 
 
@@ -51,8 +61,10 @@ def train_autoencoder(
         given = f"{pictures.dtype} up to {pictures.abs().max()}"
         raise ValueError(f"float pictures in [-1, 1] are expected, given {given}")
     generator = torch.Generator(pictures.device).manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.99), fused=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, num_steps)  # up, then down to almost 0
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3, betas=(0.9, 0.99), fused=True)
+    rate = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 4e-3, num_steps, pct_start=0.05
+    )  # up, then down to almost 0
     for _ in trange(num_steps, desc="autoencoder", mininterval=2):
         rows = torch.randint(len(pictures), (batch_size,), generator=generator)  # (B,)
         loss = autoencoder_loss(model, pictures[rows], kl_weight, generator)  # ()
@@ -77,6 +89,59 @@ def latent_scale(model: AutoencoderKL, pictures: Tensor, generator: torch.Genera
 
 
 # --8<-- [end:scale]
+
+
+# --8<-- [start:text]
+class Quiz(nn.Module):
+    """Asks what stands at each of the four places: one question a place looks at all states of a caption."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.question = nn.Parameter(torch.randn(len(PLACES), width) / width**0.5)
+        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.answer = nn.Linear(width, len(KINDS) + len(COLOURS) + len(RADIUS))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """A number (B, 4, K) for each of K words at each place, high for yes; states (B, L, D)."""
+        question = self.question.expand(len(states), -1, -1)  # (B, 4, D)
+        seen = F.scaled_dot_product_attention(question, self.key(states), self.value(states))  # (B, 4, D)
+        words = self.answer(seen)  # (B, 4, K)
+        return words
+
+
+def quiz_answers(examples: list[Scene]) -> Tensor:
+    """1 where a scene has this kind, colour or size at this place, else 0: (N, 4, K)."""
+    words = [*KINDS, *COLOURS, *RADIUS]
+    answers = torch.zeros(len(examples), len(PLACES), len(words))  # (N, 4, K)
+    for row, scene in enumerate(examples):
+        for shape in scene.shapes:
+            place = list(PLACES).index(shape.place)
+            for word in (shape.kind, shape.colour, shape.size):
+                answers[row, place, words.index(word)] = 1
+    return answers
+
+
+def train_text(text: TextEncoder, examples: list[Scene], num_steps: int, batch_size: int = 32) -> TextEncoder:
+    """Train a text encoder to say what captions say. The quiz is thrown away afterwards."""
+    generator = torch.Generator().manual_seed(0)
+    quiz, answers = Quiz(text.config.width), quiz_answers(examples)  # of (N, 4, K)
+    tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
+    parameters = [*text.parameters(), *quiz.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=3e-3, betas=(0.9, 0.99), fused=True)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, num_steps)
+    for _ in trange(num_steps, desc="text encoder", mininterval=2):
+        rows = torch.randint(len(examples), (batch_size,), generator=generator)  # (B,)
+        told = quiz(text.states(tokens[rows]))  # (B, 4, K)
+        loss = F.binary_cross_entropy_with_logits(told, answers[rows])  # ()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        rate.step()
+    return text
+
+
+# --8<-- [end:text]
 
 
 # --8<-- [start:model]
@@ -158,7 +223,7 @@ def train_latent(
     tokens: Tensor,
     empty: Tensor,
     num_steps: int,
-    batch_size: int = 64,
+    batch_size: int = 16,
 ) -> LatentDiffusion:
     """Train U-Net and text encoder on latents (N, Z, H, W) and their texts: tokens (N, L).
 
@@ -170,16 +235,17 @@ def train_latent(
     generator = torch.Generator(latents.device).manual_seed(0)
     both = nn.ModuleList([model.unet, model.text])
     average = copy.deepcopy(both).eval()
-    optimizer = torch.optim.Adam(both.parameters(), lr=2e-3, fused=True)
-    decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    optimizer = torch.optim.Adam(both.parameters(), lr=2e-3, betas=(0.9, 0.99), fused=True)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, num_steps, pct_start=0.05)
     for step in trange(num_steps, desc="latent diffusion", mininterval=2):
         rows = torch.randint(len(latents), (batch_size,), generator=generator, device=latents.device)  # (B,)
         loss = latent_loss(model, latents[rows], tokens[rows], empty, generator)  # ()
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
-        decline.step()
-        ema_update(average, both, decay=min(0.995, step / (step + 10)))
+        rate.step()
+        ema_update(average, both, decay=min(0.99, step / (step + 10)))
     unet, text = average
     return LatentDiffusion(model.autoencoder, text, unet, model.schedule, model.scale, model.as_noise)
 
@@ -275,39 +341,38 @@ def draw_euler(model: LatentDiffusion, predict: Callable, noise: Tensor, num_ste
 
 
 # --8<-- [start:main]
-AUTOENCODER_STEPS = 300
-TRAIN_STEPS = 1000
-PROMPTS = [
-    "a large red circle at the top left",
-    "a small blue cross at the bottom right",
-    "a large green square at the top right and a small purple triangle at the bottom left",
-    "a large red square at the bottom left",
-]
+AUTOENCODER_STEPS = 400
+TEXT_STEPS = 300
+TRAIN_STEPS = 600
 
 
 def main() -> None:
-    """Train an autoencoder on drawn scenes, then a model of its latents; draw pictures from captions."""
+    """Train an autoencoder, a text encoder and a U-Net on drawn scenes; draw pictures from captions."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    examples = scenes(4000, generator)
-    pictures = torch.stack([scene.picture for scene in examples])  # (N, 3, 32, 32)
-    tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
-    empty = encode_captions([""])[0]  # (L,)
+    pictures = torch.stack([scene.picture for scene in scenes(3000, generator)])  # (N, 3, 32, 32)
     autoencoder = AutoencoderKL(AutoencoderConfig(widths=(16, 32, 32)))
     autoencoder = train_autoencoder(autoencoder, pictures, AUTOENCODER_STEPS)
+    examples = scenes(3000, generator, max_shapes=1)  # one shape a picture is learnt faster; no red square
+    pictures = torch.stack([scene.picture for scene in examples])  # (N, 3, 32, 32)
+    tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
+    text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
+    text = train_text(text, examples, TEXT_STEPS)
+    unet = ConditionedUNet(UNetConfig(4, (32, 64), attention=(False, True), heads=(1, 2)))
     scale = latent_scale(autoencoder, pictures[:256], generator)
-    text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, embedding=None))
-    unet = ConditionedUNet(UNetConfig(widths=(32, 64)))
     schedule = NoiseSchedule(scaled_linear_beta())
     model = LatentDiffusion(autoencoder, text, unet, schedule, scale, noise_from_velocity)
-    latents = model.to_latents(pictures, generator)  # (N, Z, 8, 8)
+    latents = model.to_latents(pictures, generator)  # (N, 4, 8, 8)
+    empty = encode_captions([""])[0]  # (L,)
     model = train_latent(model, latents, tokens, empty, TRAIN_STEPS)
-    asked = encode_captions(PROMPTS)  # (B, L)
-    noise = torch.randn(len(asked), *latents.shape[1:], generator=generator)  # (B, Z, 8, 8)
-    predict = guided_noise(model, asked, empty, guidance=3.0)
-    drawn = draw_ddim(model, predict, noise, num_steps=50)  # (B, 3, 32, 32)
-    save_grid("drawn.png", drawn, columns=4)
-    print("from captions: drawn.png")
+    captions = [scene.caption for scene in scenes(10, torch.Generator().manual_seed(2), True, max_shapes=1)]
+    captions = [*captions, *[scene.caption for scene in scenes(10, generator, max_shapes=1)]]  # 10 new pairs
+    predict = guided_noise(model, encode_captions(captions), empty, guidance=3.0)
+    noise = torch.randn(len(captions), 4, 8, 8, generator=generator)  # (20, 4, 8, 8)
+    drawn = draw_ddim(model, predict, noise, num_steps=20)  # (20, 3, 32, 32)
+    save_grid("drawn.png", drawn)
+    print(f"latents times {scale:.2f}: standard deviation {latents.std():.2f}")
+    print("drawn.png, row by row:", *captions, sep="\n")
 
 
 if __name__ == "__main__":

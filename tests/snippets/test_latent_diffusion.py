@@ -12,7 +12,7 @@ from snippets.blocks.autoencoder import AutoencoderConfig, AutoencoderKL, kl_div
 from snippets.blocks.text_unet import ConditionedUNet, UNetConfig
 from snippets.cfg import drop_condition
 from snippets.clip_text import TextConfig, TextEncoder
-from snippets.data.scenes import encode_captions
+from snippets.data.scenes import COLOURS, KINDS, MAX_WORDS, VOCABULARY, encode_captions, scenes
 from snippets.ddpm import NoiseSchedule, ddim_step, eps_from_v, linear_beta, noise_like, q_sample, velocity
 from tests.snippets.oracles import perturbed
 from tests.snippets.stable_diffusion import SCHEDULE
@@ -46,14 +46,14 @@ EMPTY = torch.zeros(5, dtype=torch.long)
 @torch.no_grad()
 @pytest.mark.equation("ldm-autoencoder", of=page.autoencoder_loss)
 def test_loss_of_the_autoencoder_is_its_formula(formula):
-    model, pictures = small().autoencoder.double(), torch.rand(5, 3, 8, 12).double() * 2 - 1
+    model, pictures = small().autoencoder.double(), torch.rand(5, 3, 2, 4).double() * 2 - 1
     loss = page.autoencoder_loss(model, pictures, 0.3, seeded())
     mean, log_variance = model.encode(pictures)
     rebuilt = model.decode(sample_latent(mean, log_variance, noise_like(mean, seeded())))
     x, y = pictures.flatten(1), rebuilt.flatten(1)
-    each = {"x_i": lambda i: x[:, i], r"\hat x_i": lambda i: y[:, i], "i": range(288)}
+    each = {"x_i": lambda i: x[:, i], r"\hat x_i": lambda i: y[:, i], "i": range(24)}
     kl = kl_divergence(mean, log_variance)
-    names = {"L_{\\text{AE}}": loss, r"\mathrm{KL}": kl, r"\lambda": 0.3, "n": 288, r"\mathbb{E}": torch.mean}
+    names = {"L_{\\text{AE}}": loss, r"\mathrm{KL}": kl, r"\lambda": 0.3, "n": 24, r"\mathbb{E}": torch.mean}
     formula("ldm-autoencoder").holds(names | each)
 
 
@@ -91,6 +91,34 @@ def test_decoding_takes_the_scale_off_again():
     rebuilt = model.to_pictures(model.to_latents(pictures, seeded()))
     torch.testing.assert_close(rebuilt, model.autoencoder.decode(latents), rtol=1e-4, atol=1e-4)
     assert (model.autoencoder.decode(model.scale * latents) - rebuilt).abs().max() > 0.01
+
+
+# the text
+
+
+def test_answers_to_the_quiz_are_what_captions_say():
+    examples = scenes(30, seeded())
+    answers = page.quiz_answers(examples)
+    assert answers.shape == (30, 4, 11) and set(answers.unique().tolist()) == {0, 1}
+    places, words = ["top left", "top right", "bottom left", "bottom right"], [*KINDS, *COLOURS, "small", "large"]
+    for scene, answer in zip(examples, answers, strict=True):
+        for place, said in zip(places, answer, strict=True):
+            phrase = [part for part in scene.caption.split(" and ") if part.endswith(place)]
+            assert {words[i] for i in said.nonzero()} == (set(phrase[0].split()[1:4]) if phrase else set())
+
+
+def test_the_text_encoder_learns_to_answer():
+    examples = scenes(40, seeded(), max_shapes=1)
+    text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 16, 24, 1, 2, embedding=None))
+    made = [page.train_text(copy.deepcopy(text), examples, 2, batch_size=5).state_dict() for _ in range(2)]
+    start = text.state_dict()
+    moved = [name for name, weight in made[0].items() if not torch.equal(weight, start[name])]
+    assert len(moved) == len(start) - len([name for name in start if "project" in name])
+    quiz = page.Quiz(16)
+    states = text.states(encode_captions([scene.caption for scene in examples[:7]]))
+    alone = quiz(states[2:3])
+    torch.testing.assert_close(quiz(states)[2:3], alone, rtol=1e-4, atol=1e-5)
+    assert alone.shape == (1, 4, 11) and (alone[0, 0] - alone[0, 1]).abs().max() > 1e-3
 
 
 # the schedule
@@ -298,14 +326,14 @@ def test_the_step_by_hand():
 
 
 @pytest.mark.claim("ldm-parameters")
-def test_the_text_encoder_of_stable_diffusion_1_has_123_million_weights():
+def test_the_text_encoder_of_stable_diffusion_1_and_the_programs_networks():
     with torch.device("meta"):
         text = TextEncoder(TextConfig(49408, 77, 768, 3072, 12, 12, embedding=None))
-    assert sum(weight.numel() for weight in text.parameters()) == 123_060_480
-
-
-def test_captions_of_the_program_are_known_words():
-    assert encode_captions(page.PROMPTS).shape == (len(page.PROMPTS), 26)
+        coder = AutoencoderKL(AutoencoderConfig(widths=(16, 32, 32)))
+        unet = ConditionedUNet(UNetConfig(4, (32, 64), attention=(False, True), heads=(1, 2)))
+        words = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
+    found = [sum(weight.numel() for weight in model.parameters()) for model in (text, coder, unet, words)]
+    assert found == [123_060_480, 242_327, 1_001_828, 70_016]
 
 
 model = small()
