@@ -62,9 +62,7 @@ def train_autoencoder(
         raise ValueError(f"float pictures in [-1, 1] are expected, given {given}")
     generator = torch.Generator(pictures.device).manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3, betas=(0.9, 0.99), fused=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 4e-3, num_steps, pct_start=0.05
-    )  # up, then down to almost 0
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, num_steps)  # up, then down to almost 0
     for _ in trange(num_steps, desc="autoencoder", mininterval=2):
         rows = torch.randint(len(pictures), (batch_size,), generator=generator)  # (B,)
         loss = autoencoder_loss(model, pictures[rows], kl_weight, generator)  # ()
@@ -236,7 +234,7 @@ def train_latent(
     both = nn.ModuleList([model.unet, model.text])
     average = copy.deepcopy(both).eval()
     optimizer = torch.optim.Adam(both.parameters(), lr=2e-3, betas=(0.9, 0.99), fused=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, num_steps, pct_start=0.05)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, num_steps)
     for step in trange(num_steps, desc="latent diffusion", mininterval=2):
         rows = torch.randint(len(latents), (batch_size,), generator=generator, device=latents.device)  # (B,)
         loss = latent_loss(model, latents[rows], tokens[rows], empty, generator)  # ()
@@ -358,7 +356,7 @@ def main() -> None:
     tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
     text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
     text = train_text(text, examples, TEXT_STEPS)
-    unet = ConditionedUNet(UNetConfig(4, (32, 64), attention=(False, True), heads=(1, 2)))
+    unet = ConditionedUNet(UNetConfig(4, (32, 64), heads=(2, 2)))
     scale = latent_scale(autoencoder, pictures[:256], generator)
     schedule = NoiseSchedule(scaled_linear_beta())
     model = LatentDiffusion(autoencoder, text, unet, schedule, scale, noise_from_velocity)

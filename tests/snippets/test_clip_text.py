@@ -104,7 +104,7 @@ def test_each_part_counts(kind, folders):
 
 
 @torch.no_grad()
-@pytest.mark.claim("clip-padding")
+@pytest.mark.claim("clip-padding", "clip-padding-states")
 def test_padding_is_harmless_to_the_end_of_text_alone():
     """The page's confusion: other padding leaves the embedding, but changes the states behind the end."""
     config = page.TextConfig(41, 11, 24, 20, 3, 4, 10, end=7)
