@@ -1,4 +1,7 @@
-"""Folders of diffusers for Stable Diffusion 1 and 2 (arXiv 2112.10752): reading them, and refusing others."""
+"""Folders of diffusers for Stable Diffusion 1 and 2 (arXiv 2112.10752): reading them, and refusing others.
+
+Shapes: T noise levels.
+"""
 
 # --8<-- [start:imports]
 from pathlib import Path

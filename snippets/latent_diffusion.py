@@ -1,7 +1,7 @@
 """Latent diffusion (Rombach et al. 2021, arXiv 2112.10752): draw in the small latents of an autoencoder.
 
 Shapes: B batch, C channels of a picture, Z channels of a latent, H height, W width, T noise levels,
-L tokens of a text, D features of a token, N pictures, S sampling steps.
+L tokens of a text, D features of a token, K words of a quiz, N pictures, S sampling steps.
 Levels count from 0, the least noisy one, as in ddpm.py. The guidance scale is that of cfg.py.
 """
 
