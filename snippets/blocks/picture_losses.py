@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 class PictureFeatures(nn.Module):
-    """A small network that answers K questions about a picture; its layers are features to compare by."""
+    """A small network that answers K questions about a picture; its layers are features to compare by.
+
+    Args: channels of the picture; width of the first layer, more than channels; num_outputs, K.
+    """
 
     def __init__(self, channels: int, width: int, num_outputs: int):
         super().__init__()
