@@ -31,6 +31,7 @@ def test_names_pairs_that_it_saw_and_most_that_it_did_not(lab):
     assert len(seeds(seen)) == 5 and 0.9 < seen["mean"] < 0.95
     assert 0.65 < held["mean"] < 0.8 and seeds(held).min() > 0.6
     greater(seen, held, paired=True)
+    assert held["sd"] > 2 * seen["sd"]
 
 
 @pytest.mark.claim("clip-batch")
@@ -42,6 +43,7 @@ def test_at_equal_pictures_the_largest_batch_is_worst(lab):
     for size in SIZES:
         rates = lab[f"batch.{size}.rates"]
         assert lab[f"batch.{size}.rate"] in (rates[0], rates[-1])
+    assert lab["batch.short.rate"] in lab["batch.16.rates"] and len(lab["batch.16.rates"]) == 2
     tried = lab["batch.64.tried"]
     assert tried[0] == tried[1] and lab["batch.64.rate"] == lab["batch.64.rates"][0]
     steps = [lab[f"batch.{size}.steps"] for size in SIZES]
@@ -122,6 +124,8 @@ def test_the_gap_narrows_and_stays_visible(lab):
     assert seeds(lab["gap.told_apart.start"]).min() == 1
     assert seeds(lab["gap.told_apart.end"]).min() > 0.97
     assert seeds(lab["gap.pictures.start"]).min() > 0.99
+    assert 0.8 < seeds(lab["gap.texts.start"]).min()
+    greater(lab["gap.pictures.start"], lab["gap.texts.start"], paired=True)
     greater(lab["gap.own.end"], chance(0.9, lab["gap.own.end"]), paired=True)
     assert math.isclose(lab["gap.own.start"]["mean"], 0, abs_tol=0.15)
 
@@ -169,11 +173,13 @@ def test_hard_negatives_teach_relations_and_places(lab):
             assert len(seeds(hard)) == 5
             greater(hard, chance(0.5, hard), paired=True)
             greater(hard, lab[f"order.plain.{kind}.{what}"])
-    shares = seeds(lab["order.hard.relations.seen"])
+    shares, others = seeds(lab["order.hard.relations.seen"]), seeds(lab["order.hard.relations.held"])
     assert shares[0] == shares.min() < 0.6 and shares[4] == shares.max() > 0.9
+    assert others[0] == others.min() and abs(others[0] - 0.5) < 0.05
     greater(lab["order.plain.colours.seen"], lab["order.hard.colours.seen"])
     for measure, within in (("text_at_1", 0.05), ("picture_at_1", 0.05), ("zero_shot", 0.05)):
         tie(lab[f"order.hard.{measure}.seen"], lab[f"order.plain.{measure}.seen"], within=within)
     for name in ("plain", "hard"):
         greater(lab["batch.64.seen"], lab[f"order.{name}.zero_shot.seen"])
+        greater(lab["retrieval.seen.text_at_1"], lab[f"order.{name}.text_at_1.seen"])
     assert lab["order.training_pictures"] < lab["data.scenes"] / 3 and lab["order.pictures"] > lab["train.pictures"]

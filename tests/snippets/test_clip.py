@@ -76,6 +76,20 @@ def test_embeddings_and_logits_equal_transformers(kind, folders, agrees):
 
 
 @torch.no_grad()
+@pytest.mark.claim("clip-get-features")
+def test_the_librarys_features_are_an_object_with_embeddings_of_any_length():
+    """The page's "In the library": get_..._features return no tensor, and pooler_output has not length 1."""
+    pictures, tokens, real = batch("plain")
+    theirs = THEIRS["plain"]
+    outputs = theirs(input_ids=tokens, pixel_values=pictures, attention_mask=real)
+    found = theirs.get_text_features(input_ids=tokens, attention_mask=real), theirs.get_image_features(pictures)
+    for one, unit in zip(found, (outputs.text_embeds, outputs.image_embeds), strict=True):
+        assert not torch.is_tensor(one)
+        assert (page.unit(one.pooler_output) - unit).abs().max() < 1e-5
+        assert (one.pooler_output.norm(dim=-1) - 1).abs().max() > 0.1
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_features_for_a_probe_are_those_before_the_projection(kind, folders, agrees):
     pictures, _, _ = batch(kind)
@@ -417,7 +431,7 @@ def test_zero_shot(formula):
     pictures, classes = torch.randn(4, 3, 12, 12).double(), page.unit(torch.randn(3, 10).double())
     logits = page.similarities(model.vision(pictures), classes, model.scale)
     names = {r"p_k": page.zero_shot(model, pictures, classes)[1, 2], r"\ell_k": logits[1, 2], "K": 3}
-    formula("clip-zero-shot").holds(names | {r"\ell_c": lambda c: logits[1, c - 1]})
+    formula("clip-zero-shot").holds(names | {r"\ell_m": lambda m: logits[1, m - 1]})
 
 
 @pytest.mark.equation("clip-ensemble", of=page.class_embeddings)
@@ -427,7 +441,7 @@ def test_prompts_are_averaged_and_normed_again(formula):
     prompts[..., 8] = 40
     each = model.text(prompts.flatten(0, 1)).unflatten(0, (5, 3))
     ours = page.class_embeddings(model, prompts)
-    names = {"w": ours[4], r"\bar v": page.unit(each[4]).mean(dim=0), "v_q": lambda q: each[4, q - 1], "Q": 3}
+    names = {"w": ours[4], r"\bar v": page.unit(each[4]).mean(dim=0), "v_r": lambda r: each[4, r - 1], "Q": 3}
     formula("clip-ensemble").holds(names, relations=2)
     assert ours.norm(dim=-1).allclose(torch.ones(5).double())
     plain = page.unit(each.mean(dim=1))  # negative control: long embeddings count more
