@@ -13,7 +13,7 @@ ASKED = ("colour", "kind", "place")
 
 
 @cache
-def tested():
+def lab_scenes():
     """The lab's test scenes, whose captions no training scene has."""
     trained_on = {scene.caption for scene in scenes(6000, torch.Generator().manual_seed(1), max_shapes=2)}
     drawn = scenes(4 * 96, torch.Generator().manual_seed(2), max_shapes=2)
@@ -79,7 +79,7 @@ def test_the_adversarial_term_does_not_help_a_short_training(results):
 def test_colour_and_kind_are_lost_in_the_two_worst_rows(results):
     """One answer to everything is right as often: 23 % of the tested shapes are blue, 30 % circles."""
     size = results(LAB)["size"]
-    shapes = [shape for scene in tested() for shape in scene.shapes]
+    shapes = [shape for scene in lab_scenes() for shape in scene.shapes]
     blue = sum(shape.colour == "blue" for shape in shapes) / len(shapes)
     circle = sum(shape.kind == "circle" for shape in shapes) / len(shapes)
     for row in (size["factor"]["8"], size["kl"]["thousandfold"]):
@@ -92,7 +92,7 @@ def test_colour_and_kind_are_lost_in_the_two_worst_rows(results):
 @pytest.mark.claim("ldm-eye")
 def test_the_network_of_the_perceptual_term_is_a_weak_one(results):
     lab, words = results(LAB), [*COLOURS, *KINDS]
-    shown = [any(word in (s.colour, s.kind) for s in scene.shapes) for scene in tested() for word in words]
+    shown = [any(word in (s.colour, s.kind) for s in scene.shapes) for scene in lab_scenes() for word in words]
     assert 0.55 < 1 - sum(shown) / len(shown) < 0.65
     assert 0.75 < lab["eye"] < 0.85
     perceptual_term(lab)
