@@ -3,7 +3,7 @@
 Shapes: B pictures of a batch, C channels, S pixels of a side, K classes.
 """
 
-# --8<-- [start:zero-shot]
+# --8<-- [start:zero-shot-library]
 import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
@@ -19,4 +19,4 @@ def zero_shot_by_transformers(folder: str, pictures: Tensor, texts: list[str]) -
     return logits.softmax(dim=-1)
 
 
-# --8<-- [end:zero-shot]
+# --8<-- [end:zero-shot-library]
