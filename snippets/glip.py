@@ -1,7 +1,7 @@
-"""GLIP: find what a prompt names (Li et al. 2021, arXiv 2112.03857), with the head and the losses of the authors' code.
+"""GLIP: find what a prompt names (Li et al. 2021, arXiv 2112.03857); head and losses as in the authors' code.
 
-Shapes: B pictures of a batch, S pixels of a side, R regions, T tokens, P phrases, V width of regions, L width of
-tokens, H heads, D features of a head, N regions that have a box, K boxes found.
+Shapes: B pictures of a batch, S pixels of a side, R regions, T tokens, P phrases, V width of regions, L width
+of tokens, H heads, D features of a head, N regions that have a box, K boxes found.
 """
 
 # --8<-- [start:imports]
@@ -22,7 +22,7 @@ from snippets.glip_targets import centre_ness, decode, make_anchors
 
 # --8<-- [start:alignment]
 class Alignment(nn.Module):
-    """How well each region fits each token: a dot product, scaled, with a bias of the token and one of all."""
+    """How well each region fits each token: a scaled dot product, a bias of the token, and one of all."""
 
     def __init__(self, region_width: int, token_width: int, prior: float = 0.01):
         super().__init__()
@@ -64,7 +64,7 @@ def conv(before: int, width: int, stride: int = 1) -> nn.Sequential:
 
 
 class PictureEncoder(nn.Module):
-    """Two maps of features: cells 4 pixels wide, which also hear of the coarser map, and cells 8 pixels wide."""
+    """Two maps of features: cells of 4 pixels, which also hear of the coarser map, and cells of 8 pixels."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -103,7 +103,7 @@ class TextLayer(nn.Module):
 
 # --8<-- [start:glip]
 class Round(nn.Module):
-    """One layer of the head: picture and text look at each other, then the text at itself, and the picture too."""
+    """One layer of the head: picture and text look at each other, then each at itself."""
 
     def __init__(self, config: GlipConfig):
         super().__init__()
@@ -149,7 +149,7 @@ class Glip(nn.Module):
         nn.init.zeros_(self.box.bias)
 
     def features(self, pictures: Tensor, ids: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (B, R, V) of pictures (B, 3, S, S), and tokens of ids (B, T); real (B, T) is false for padding.
+        """Regions of pictures (B, 3, S, S), and tokens of ids (B, T); real (B, T) is false for padding.
 
         Returns (B, R, V), (B, T, L).
         """
@@ -162,9 +162,9 @@ class Glip(nn.Module):
         return flat(maps), tokens
 
     def forward(self, pictures: Tensor, ids: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of pictures (B, 3, S, S) and ids (B, T), of which real (B, T) are not padding: logits, changes, centres.
+        """Logits, changes of anchors, and logits of centre-ness. Returns (B, R, T), (B, R, 4), (B, R).
 
-        Returns (B, R, T), (B, R, 4), (B, R).
+        Args: pictures (B, 3, S, S); ids (B, T), of which real (B, T) are no padding.
         """
         regions, tokens = self.features(pictures, ids, real)  # (B, R, V), (B, T, L)
         return self.align(regions, tokens), self.box(regions), self.centre(regions)[..., 0]
@@ -175,10 +175,8 @@ class Glip(nn.Module):
 
 # --8<-- [start:focal]
 def focal_loss(logits: Tensor, wanted: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """The loss of each entry by itself, of one shape with logits and wanted: what is right already counts little."""
-    loss = F.binary_cross_entropy_with_logits(
-        logits, wanted, reduction="none"
-    )  # _ -log of the right answer's p
+    """The loss of each entry by itself: what is right already counts little."""
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")  # _ -log p
     p = logits.sigmoid()  # _
     miss = wanted * (1 - p) + (1 - wanted) * p  # _ 1 - p of the right answer
     weight = wanted * alpha + (1 - wanted) * (1 - alpha)  # _
@@ -198,15 +196,13 @@ def glip_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses (), (), () of alignment, boxes and centre-ness.
 
-    Args: the model's output; real (B, T), the tokens that are not padding; owned (B, R), the regions that have a
-    box; targets, the tokens (B, R, T) and boxes (B, R, 4) of `region_targets`.
+    Args: the model's output; real (B, T), the tokens that are no padding; owned (B, R), the regions that have
+    a box; targets, the tokens (B, R, T) and boxes (B, R, 4) of `region_targets`.
     """
     (logits, change, centre), (wanted, boxes) = output, targets
     count = owned.sum().clamp(min=1)  # () pictures without any box are trained on, too
     entries = real[:, None].expand_as(logits)  # (B, R, T)
-    align = (
-        focal_loss(logits[entries], wanted[entries]).sum() / count
-    )  # () padding is left out, not multiplied
+    align = focal_loss(logits[entries], wanted[entries]).sum() / count  # () padding is left out
     anchors = model.anchors.expand(len(logits), -1, -1)[owned]  # (N, 4)
     middle = centre_ness(anchors, boxes[owned])  # (N,)
     apart = 1 - generalized_iou(decode(anchors, change[owned]), boxes[owned])  # (N,)
@@ -228,7 +224,7 @@ def detect(
     threshold: float = 0.05,
     separator: str = ". ",
 ) -> list[Found]:
-    """For each of pictures (B, 3, S, S): boxes whose probability of a phrase is above the threshold, with scores.
+    """For each of pictures (B, 3, S, S): boxes whose probability of a phrase is above the threshold.
 
     Phrases that do not fit into one prompt are asked for in several. A label is a place in phrases.
     """
@@ -237,9 +233,8 @@ def detect(
         prompt = write_prompt([phrases[i] for i in part], separator)
         tokens = pieces(prompt.text)
         ids = torch.tensor([tokens.ids]).expand(len(pictures), -1)  # (B, T)
-        logits, change, centre = model(
-            pictures, ids, torch.ones_like(ids, dtype=torch.bool)
-        )  # (B, R, T), (B, R, 4), (B, R)
+        real = torch.ones_like(ids, dtype=torch.bool)  # (B, T)
+        logits, change, centre = model(pictures, ids, real)  # (B, R, T), (B, R, 4), (B, R)
         p = phrase_scores(logits.sigmoid(), token_map(tokens, prompt.spans))  # (B, R, P)
         scores = (p * centre.sigmoid()[..., None]).sqrt()  # (B, R, P)
         for i, answers in enumerate(found):
@@ -250,7 +245,7 @@ def detect(
 
 
 def best(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float = 0.6, most: int = 100) -> Found:
-    """Of boxes (K, 4) with scores (K,) and labels (K,) those that remain when the best have removed the others."""
+    """What remains of boxes (K, 4) with scores (K,) and labels (K,) when the best have removed the others."""
     kept = nms(boxes, scores, labels, overlap)[:most]  # (_,)
     return Found(boxes[kept], scores[kept], labels[kept])
 

@@ -1,8 +1,8 @@
 """Deep fusion: attention between picture and text in both directions (GLIP, Li et al. 2021, arXiv 2112.03857,
 section 3.2; the authors' code, fuse_helper.py).
 
-Shapes: B pictures and prompts of a batch, R regions, T tokens, V width of regions, L width of tokens, A width of the
-attention, H heads, D features of a head.
+Shapes: B pictures and prompts of a batch, R regions, T tokens, V width of regions, L width of tokens, A width
+of the attention, H heads, D features of a head.
 """
 
 # --8<-- [start:imports]
@@ -33,9 +33,9 @@ class BothWays(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def weights(self, regions: Tensor, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Of regions (B, R, V) for tokens (B, T, L), where real (B, T), and of tokens for regions: the shares.
+        """How regions (B, R, V) share attention among tokens (B, T, L), and tokens theirs among regions.
 
-        The shares have the shapes (B, H, R, T), (B, H, T, R). Each row adds up to 1.
+        Each row adds up to 1. real (B, T) is false for padding. Returns (B, H, R, T), (B, H, T, R).
         """
         query = self.heads(self.region_query(regions))  # (B, H, R, D)
         key = self.heads(self.token_query(tokens))  # (B, H, T, D)
@@ -45,7 +45,7 @@ class BothWays(nn.Module):
         return to_tokens, to_regions
 
     def forward(self, regions: Tensor, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """What is to be added to regions (B, R, V) and to tokens (B, T, L); real (B, T) is false for padding."""
+        """What to add to regions (B, R, V) and to tokens (B, T, L); real (B, T) is false for padding."""
         to_tokens, to_regions = self.weights(regions, tokens, real)  # (B, H, R, T), (B, H, T, R)
         for_regions = to_tokens @ self.heads(self.token_value(tokens))  # (B, H, R, D)
         for_tokens = to_regions @ self.heads(self.region_value(regions))  # (B, H, T, D)
@@ -61,7 +61,7 @@ class BothWays(nn.Module):
 class Fusion(nn.Module):
     """Norm both sides, let them look at each other, and add a little of what they see.
 
-    It is added to the normed features, as in the authors' code. At first `little` is so small that nothing changes.
+    It is added to the normed features, as in the authors' code. little is the share of it at first.
     """
 
     def __init__(self, region_width: int, token_width: int, width: int, num_heads: int, little: float = 1e-4):
@@ -72,7 +72,7 @@ class Fusion(nn.Module):
         self.token_scale = nn.Parameter(little * torch.ones(token_width))
 
     def forward(self, regions: Tensor, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (B, R, V) and tokens (B, T, L), each knowing of the other; real (B, T) is false for padding."""
+        """Regions (B, R, V) and tokens (B, T, L), knowing of each other; real (B, T) is false for padding."""
         regions, tokens = self.region_norm(regions), self.token_norm(tokens)  # (B, R, V), (B, T, L)
         new_regions, new_tokens = self.attention(regions, tokens, real)  # (B, R, V), (B, T, L)
         return regions + self.region_scale * new_regions, tokens + self.token_scale * new_tokens

@@ -1,4 +1,4 @@
-"""Phrases in a prompt, and which tokens say which phrase (GLIP, Li et al. 2021, arXiv 2112.03857, section 3.1).
+"""Phrases in a prompt, and which tokens say which phrase (GLIP, Li et al. 2021, arXiv 2112.03857, 3.1).
 
 Shapes: T tokens, P phrases, B prompts of a batch, R regions.
 """
@@ -50,7 +50,7 @@ class Tokens:
 
 
 class Pieces:
-    """Cuts words into the longest pieces that it knows, from the left, as BERT does. ## marks a piece that goes on.
+    """Cuts words into the longest pieces it knows, from the left, as BERT does. ## marks a part that goes on.
 
     Raises ValueError if [PAD] is not the first piece, or [UNK] is missing, or a piece stands there twice.
     """
@@ -58,12 +58,10 @@ class Pieces:
     def __init__(self, pieces: list[str]):
         self.ids = {piece: i for i, piece in enumerate(pieces)}
         if pieces[:1] != [PAD] or UNKNOWN not in self.ids or len(self.ids) != len(pieces):
-            raise ValueError(
-                f"different pieces, [PAD] the first, and [UNK] are expected, given {pieces[:3]} …"
-            )
+            raise ValueError(f"[PAD] first, [UNK], and each piece once are expected, given {pieces[:3]}")
 
     def cut(self, word: str) -> list[tuple[str, int, int]]:
-        """Pieces of one word, with the characters that they stand for; one [UNK] if some part is in no piece."""
+        """Pieces of one word, with the characters they stand for; one [UNK] if some part is in no piece."""
         found, start = [], 0
         while start < len(word):
             names = [("##" if start else "") + word[start:end] for end in range(len(word), start, -1)]

@@ -20,13 +20,10 @@ from snippets.glip_prompts import Pieces, Prompt, batch_tokens, token_map, write
 from snippets.glip_targets import assign, region_targets
 
 # --8<-- [start:phrases]
-PIECES = Pieces(
-    "[PAD] [UNK] . , a red blue gr ##een yel ##low pur ##ple cross squ ##are circ ##le tri ##ang".split()
-)
+CUT = "red blue gr ##een yel ##low pur ##ple cross squ ##are circ ##le tri ##ang"
+PIECES = Pieces("[PAD] [UNK] . , a".split() + CUT.split())
 PAIRS = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]
-TAUGHT = [
-    f"{colour} {kind}" for colour, kind in SEEN
-] + KINDS  # neither asked for nor denied: the held-out pairs
+TAUGHT = [f"{colour} {kind}" for colour, kind in SEEN] + KINDS  # never a held-out pair
 
 
 def named(scene: Scene, phrases: list[str]) -> Tensor:
@@ -39,7 +36,7 @@ def named(scene: Scene, phrases: list[str]) -> Tensor:
 
 
 def draw_phrases(scene: Scene, generator: torch.Generator, others: int = 5) -> list[str]:
-    """What a scene is asked for in training: its pairs, half of its kinds, and others that are mostly not in it."""
+    """What a scene is asked for in training: its pairs, half of its kinds, and others, mostly not in it."""
     asked = [f"{shape.colour} {shape.kind}" for shape in scene.shapes]
     half = torch.rand(len(asked), generator=generator) < 0.5  # (K,)
     asked += [shape.kind for shape, kind in zip(scene.shapes, half.tolist(), strict=True) if kind]
@@ -85,7 +82,7 @@ def write_batch(
 def train(
     model: Glip, drawn: list[Scene], steps: int, batch: int = 16, rate: float = 2e-3, seed: int = 0
 ) -> list[float]:
-    """Train on scenes, with prompts written anew each time; AdamW, a warm-up, a cosine. Returns the losses."""
+    """Train on scenes, with prompts written anew each time: AdamW, a warm-up, a cosine. Returns losses."""
     generator = torch.Generator().manual_seed(seed)
     pictures = ink(drawn)  # (N, 3, 32, 32)
     owners = [assign(model.anchors, model.levels, scene.boxes) for scene in drawn]

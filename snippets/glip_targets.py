@@ -1,5 +1,5 @@
-"""What a region is trained to say: which box is whose, and how boxes, centre-ness and tokens are told (GLIP, Li et
-al. 2021, arXiv 2112.03857, section 3.1; ATSS, Zhang et al. 2019, arXiv 1912.02424; centre-ness: FCOS, 1904.01355).
+"""What a region is trained to say: which box is whose, and how boxes, centre-ness and tokens are told (GLIP,
+Li et al. 2021, arXiv 2112.03857, 3.1; ATSS, Zhang et al. 2019, 1912.02424; centre-ness: FCOS, 1904.01355).
 
 Shapes: R regions, K true boxes, P phrases, T tokens, N boxes.
 """
@@ -43,7 +43,7 @@ def split(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """How to get from anchors (N, 4) to boxes (N, 4): shifts in units of the anchor, logs of ratios; (N, 4)."""
+    """How to get from anchors (N, 4) to boxes (N, 4): shifts in anchors, logs of ratios. Returns (N, 4)."""
     (middle, sides), (target, wanted) = split(anchors), split(boxes)
     change = torch.cat([(target - middle) / sides, (wanted / sides).log()], dim=1)  # (N, 4)
     return change * WEIGHTS.to(change)
@@ -63,7 +63,7 @@ def decode(anchors: Tensor, change: Tensor) -> Tensor:
 
 # --8<-- [start:centre]
 def centre_ness(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """How near the middle of each anchor (N, 4) is to that of its box (N, 4): (N,) from 0 at the edge to 1."""
+    """How near the middle of anchors (N, 4) is to that of boxes (N, 4): (N,), from 0 at the edge to 1."""
     middle = split(anchors)[0]  # (N, 2)
     before, behind = middle - boxes[:, :2], boxes[:, 2:] - middle  # (N, 2), (N, 2)
     ratio = torch.minimum(before, behind) / torch.maximum(before, behind)  # (N, 2)
@@ -75,10 +75,11 @@ def centre_ness(anchors: Tensor, boxes: Tensor) -> Tensor:
 
 # --8<-- [start:assign]
 def assign(anchors: Tensor, levels: list[int], boxes: Tensor, nearest: int = 9) -> Tensor:
-    """ATSS: the box (R,) that each of anchors (R, 4) is trained to find, as a place in boxes (K, 4); -1 for none.
+    """ATSS: for each of anchors (R, 4) its place (R,) in boxes (K, 4), or -1 if it is to find none.
 
-    For each box, the nearest anchors of each level are candidates. Those of them are taken whose overlap is at least
-    mean plus deviation of all candidates', and whose middle is in the box. Of two boxes, the larger overlap counts.
+    For each box, the nearest anchors of each level are candidates. Those are taken whose overlap is at least
+    mean plus deviation of all candidates', and whose middle is in the box. Of two boxes, the larger overlap
+    counts.
     """
     if not len(boxes):
         return torch.full((len(anchors),), -1)
@@ -87,9 +88,8 @@ def assign(anchors: Tensor, levels: list[int], boxes: Tensor, nearest: int = 9) 
     candidate = torch.zeros_like(overlap, dtype=torch.bool)  # (R, K)
     first = 0
     for count in levels:
-        near = (
-            distance[first : first + count].topk(min(nearest, count), dim=0, largest=False).indices
-        )  # (_, K)
+        part = distance[first : first + count]  # (_, K)
+        near = part.topk(min(nearest, count), dim=0, largest=False).indices  # (_, K)
         candidate.scatter_(0, first + near, True)
         first += count
     chosen = overlap.T[candidate.T].view(len(boxes), -1)  # (K, _) as many for each box
@@ -106,10 +106,11 @@ def assign(anchors: Tensor, levels: list[int], boxes: Tensor, nearest: int = 9) 
 
 # --8<-- [start:targets]
 def region_targets(owner: Tensor, boxes: Tensor, names: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
-    """What each region is to say: 1 for the tokens (R, T) of all phrases of its box, else 0; and the box (R, 4).
+    """What each region is to say: 1 for all tokens of all phrases of its box; and the box. (R, T), (R, 4).
 
-    Args: owner (R,), boxes (K, 4), whether each phrase names a box, names (K, P), and its tokens, said (P, T). A
-    phrase may name several boxes or none, and a box may have several phrases or none. Of no box: zeros.
+    Args: owner (R,), of `assign`; boxes (K, 4); names (K, P), which phrase names which box; said (P, T),
+    which token says which phrase. A phrase may name several boxes or none, and a box may have several phrases or
+    none. Regions without a box have zeros.
     """
     tokens = (names.float() @ said.float() > 0).float()  # (K, T)
     nothing = torch.zeros(1, tokens.shape[1])  # (1, T) owner -1 takes the last row

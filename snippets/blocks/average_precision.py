@@ -37,8 +37,8 @@ class Truth:
 def hits(overlap: Tensor, thresholds: Tensor) -> Tensor:
     """Which detections find a true box, (T, D), for overlap (D, G) sorted by score and thresholds (T,).
 
-    Each takes the free box that it overlaps most, if by enough. A box that is taken is free no more: to find it
-    twice is an error. Of two equal overlaps the later box is taken, as by pycocotools.
+    Each takes the free box that it overlaps most, if by enough. A box that is taken is free no more: to find
+    it twice is an error. Of two equal overlaps the later box is taken, as by pycocotools.
     """
     num_found, num_true = overlap.shape
     free = torch.ones(len(thresholds), num_true, dtype=torch.bool)  # (T, G)
@@ -64,13 +64,13 @@ def average_precision(right: Tensor, scores: Tensor, num_true: int) -> Tensor:
 
     The precision at a recall is the best that is reached at this recall or a higher one; 0 where none is.
     """
+    if not len(scores):
+        return torch.zeros(len(right), dtype=torch.float64)
     order = scores.argsort(descending=True, stable=True)  # (N,)
     found = right[:, order].double().cumsum(dim=1)  # (T, N)
     precision = found / torch.arange(1, len(scores) + 1)  # (T, N)
     best = precision.flip(1).cummax(dim=1).values.flip(1)  # (T, N)
-    best = torch.cat(
-        [best, torch.zeros_like(best[:, :1]) if len(scores) else found.new_zeros(len(right), 1)], 1
-    )
+    best = torch.cat([best, torch.zeros_like(best[:, :1])], dim=1)  # (T, N + 1) 0 beyond the last
     recall = found / num_true  # (T, N)
     place = torch.searchsorted(recall, RECALLS.expand(len(right), -1).contiguous())  # (T, 101)
     return best.gather(1, place).mean(dim=1)
@@ -79,9 +79,9 @@ def average_precision(right: Tensor, scores: Tensor, num_true: int) -> Tensor:
 def coco_ap(found: list[Found], truth: list[Truth], per_label: int = 100) -> dict[int, Tensor]:
     """For each label that some picture has: its average precision (10,) at the thresholds of IoU.
 
-    At most per_label detections of a label count in a picture, those of the highest scores. A label that is in no
-    picture has no average precision: its detections are left out, as by pycocotools. Raises ValueError for lists
-    of different lengths.
+    At most per_label detections of a label count in a picture, those of the highest scores. A label that is
+    in no picture has no average precision: its detections are left out, as by pycocotools. Raises ValueError
+    for lists of different lengths.
     """
     if len(found) != len(truth):
         raise ValueError(f"a truth for each picture is expected, given {len(found)} and {len(truth)}")

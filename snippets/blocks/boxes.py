@@ -12,7 +12,7 @@ TINY = 1e-9  # in place of an area of 0 below a fraction's line: what is above t
 
 
 def areas(boxes: Tensor) -> Tensor:
-    """The area (N,) of boxes (N, 4). Raises ValueError for boxes that end before they begin, or are no numbers."""
+    """The area (N,) of boxes (N, 4). Raises ValueError for boxes that end before they begin."""
     sides = boxes[:, 2:] - boxes[:, :2]  # (N, 2)
     if not bool((sides >= 0).all()):
         raise ValueError(
@@ -22,7 +22,7 @@ def areas(boxes: Tensor) -> Tensor:
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union (N, M) of each of boxes (N, 4) with each of others (M, 4); 0 of two empty boxes."""
+    """Intersection over union (N, M) of boxes (N, 4) with others (M, 4); 0 of two empty boxes."""
     corner = torch.maximum(boxes[:, None, :2], others[None, :, :2])  # (N, M, 2) left, top
     end = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])  # (N, M, 2) right, bottom
     shared = (end - corner).clamp(min=0).prod(dim=2)  # (N, M)
@@ -52,8 +52,8 @@ def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
 def survivors(beats: Tensor) -> Tensor:
     """Who is left (N,), where beats (N, N) says whom each one would remove, and only who is left removes.
 
-    beats is only true above the diagonal. Guess that all are left, and correct the guess until it stays the same:
-    after n rounds the first n entries are right, and in practice all are right after a few.
+    beats is only true above the diagonal. Guess that all are left, and correct the guess until it stays the
+    same: after n rounds the first n entries are right, and usually all are right after a few.
     """
     alive = torch.ones_like(beats[0])  # (N,)
     while True:
@@ -64,10 +64,11 @@ def survivors(beats: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, block: int = 256) -> Tensor:
-    """Which of boxes (N, 4) to keep, the highest of scores (N,) first: the K places of those that no kept box of
-    the same label and a higher score overlaps by more than threshold. Of equal scores the earlier counts as higher.
+    """Which of boxes (N, 4) to keep, the highest of scores (N,) first: the places (K,) of those that no kept
+    box of the same of labels (N,) and a higher score overlaps by more than threshold.
 
-    Whole blocks are compared at once. Memory grows as K times block, and not as the square of N.
+    Of equal scores the earlier counts as higher. Whole blocks are compared at once; memory grows as K times
+    block, and not as the square of N.
     """
     order = scores.argsort(descending=True, stable=True)  # (N,)
     kept = order[:0]  # (0,)
