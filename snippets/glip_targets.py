@@ -109,8 +109,8 @@ def region_targets(owner: Tensor, boxes: Tensor, names: Tensor, said: Tensor) ->
     """What each region is to say: 1 for all tokens of all phrases of its box; and the box. (R, T), (R, 4).
 
     Args: owner (R,), of `assign`; boxes (K, 4); names (K, P), which phrase names which box; said (P, T),
-    which token says which phrase. A phrase may name several boxes or none, and a box may have several phrases or
-    none. Regions without a box have zeros.
+    which token says which phrase. A phrase may name several boxes or none, and a box may have several phrases
+    or none. Regions without a box have zeros.
     """
     tokens = (names.float() @ said.float() > 0).float()  # (K, T)
     nothing = torch.zeros(1, tokens.shape[1])  # (1, T) owner -1 takes the last row

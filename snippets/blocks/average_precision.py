@@ -13,8 +13,8 @@ from torch import Tensor
 from snippets.blocks.boxes import box_iou
 
 # --8<-- [start:matching]
-THRESHOLDS = torch.linspace(0.5, 0.95, 10, dtype=torch.float64)  # (10,) IoU from which on a box is found
-RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)  # (101,)
+THRESHOLDS = 0.5 + 0.05 * torch.arange(10, dtype=torch.float64)  # (10,) IoU from which on a box is found
+RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)  # (101,)
 
 
 @dataclass(frozen=True)

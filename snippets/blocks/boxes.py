@@ -16,7 +16,7 @@ def areas(boxes: Tensor) -> Tensor:
     sides = boxes[:, 2:] - boxes[:, :2]  # (N, 2)
     if not bool((sides >= 0).all()):
         raise ValueError(
-            "boxes (left, top, right, bottom) are expected, given some that end before they begin"
+            "boxes (left, top, right, bottom) are expected, given one that ends before it begins"
         )
     return sides.prod(dim=1)
 

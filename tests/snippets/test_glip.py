@@ -235,7 +235,10 @@ def exact(model, boxes, phrase_tokens):
 
     def answer(pictures, ids, real):
         logits = torch.full((len(pictures), len(model.anchors), ids.shape[1]), -9.0)
-        change, centre = torch.zeros(len(pictures), len(model.anchors), 4), torch.zeros(len(pictures), len(model.anchors))
+        change, centre = (
+            torch.zeros(len(pictures), len(model.anchors), 4),
+            torch.zeros(len(pictures), len(model.anchors)),
+        )
         for i, (box, words) in enumerate(zip(boxes, phrase_tokens, strict=True)):
             region = int(box_iou(model.anchors, box[None])[:, 0].argmax())
             change[:, region] = encode(model.anchors[region : region + 1], box[None])
@@ -297,5 +300,9 @@ def test_thresholds_on_tokens_lose_phrases():
     p = torch.full((1, 1, said.shape[1]), 0.05)
     p[0, 0, [0, 6]] = 0.9  # "red" of the first, "square" of the second phrase
     p[0, 0, [1, 2]] = 0.3
-    read_off = [text for text, on in zip(["red", "circ", "##le", ".", "red", "square"], p[0, 0, :6] > 0.4, strict=False) if on]
-    assert read_off != ["red", "circ", "##le"] and phrase_scores(p, said)[0, 0].tolist() == pytest.approx([0.5, 0.475], abs=0.03)
+    read_off = [
+        text for text, on in zip(["red", "circ", "##le", ".", "red", "square"], p[0, 0, :6] > 0.4, strict=False) if on
+    ]
+    assert read_off != ["red", "circ", "##le"] and phrase_scores(p, said)[0, 0].tolist() == pytest.approx(
+        [0.5, 0.475], abs=0.03
+    )

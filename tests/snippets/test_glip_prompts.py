@@ -6,7 +6,9 @@ from transformers import BertTokenizer
 
 from snippets import glip_prompts as page
 
-KNOWN = "[PAD] [UNK] [CLS] [SEP] [MASK] . , a traffic light tooth ##brush ##br ##ush cat ##er ##pill ##ar c ##at red ' s"
+KNOWN = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] . , a traffic light tooth ##brush ##br ##ush cat ##er ##pill ##ar c ##at red ' s"
+)
 PIECES = KNOWN.split()
 PHRASES = ["traffic light", "toothbrush", "cat", "caterpillar", "red cat's toothbrush"]
 
