@@ -292,17 +292,41 @@ def test_best_removes_within_a_label_only():
 
 
 @pytest.mark.claim("glip-labels-vanish")
-def test_thresholds_on_tokens_lose_phrases():
-    """Tokens above a threshold, read one after the other, are not the phrases that were asked for."""
-    prompt = write_prompt(["red circle", "red square"])
+def test_thresholds_on_tokens_make_phrases_that_nobody_asked_for():
+    """What Grounding DINO's text does: tokens above a threshold are joined. Phrases' own scores keep the labels."""
+    prompt = write_prompt(["red circle", "blue square"])
     tokens = PIECES(prompt.text)
     said = token_map(tokens, prompt.spans)
-    p = torch.full((1, 1, said.shape[1]), 0.05)
-    p[0, 0, [0, 6]] = 0.9  # "red" of the first, "square" of the second phrase
-    p[0, 0, [1, 2]] = 0.3
-    read_off = [
-        text for text, on in zip(["red", "circ", "##le", ".", "red", "square"], p[0, 0, :6] > 0.4, strict=False) if on
-    ]
-    assert read_off != ["red", "circ", "##le"] and phrase_scores(p, said)[0, 0].tolist() == pytest.approx(
-        [0.5, 0.475], abs=0.03
-    )
+    p = torch.tensor([[[0.9, 0.3, 0.3, 0.01, 0.1, 0.6]]])  # red circ ##le . blue square, of a red square
+    names = {i: piece for piece, i in PIECES.ids.items()}
+    read_off = [names[i] for i, on in zip(tokens.ids, p[0, 0] > 0.4, strict=True) if on]
+    assert read_off == ["red", "square"]  # of two phrases
+    assert phrase_scores(p, said)[0, 0].tolist() == pytest.approx([0.5, 0.35])
+
+
+def test_phrases_are_scored_by_probabilities():
+    """Of a phrase with one token that fits and one that does not fit at all: the mean of the probabilities."""
+    model = exact(small(), torch.tensor([[3.0, 4, 13, 15]]), [[PIECES.ids["red"]]])
+    found = page.detect(model, PIECES, torch.zeros(1, 3, 32, 32), ["red square", "blue"], threshold=0.2)[0]
+    p = (torch.tensor(4.0).sigmoid() + torch.tensor(-9.0).sigmoid()) / 2 * torch.tensor(3.0).sigmoid()
+    assert found.labels.tolist() == [0] and found.scores.tolist() == pytest.approx([p.sqrt().item()])
+
+
+@pytest.mark.claim("glip-by-hand")
+def test_the_worked_example():
+    """The page's table, by the page's code: the projection's bias carries z, nothing else is learnt."""
+    regions = torch.tensor([[[2.0, 1], [-1, 2]]])
+    classes = torch.tensor([[1.0, 1], [2, -1], [1, 0]])
+    head = page.Alignment(2, 3)
+    head.project.weight.data, head.project.bias.data = 2 * classes.T, torch.zeros(2)
+    head.bias.data.fill_(-1.0)
+    logits = head(regions, torch.eye(3)[None])
+    torch.testing.assert_close(logits[0], torch.tensor([[2.0, 2, 1], [0, -5, -2]]))
+    p = logits.sigmoid()
+    wanted = torch.tensor([[0.881, 0.881, 0.731], [0.5, 0.007, 0.119]])
+    torch.testing.assert_close(p[0], wanted, atol=5e-4, rtol=0)
+    said = torch.ones(1, 3).bool()
+    assert phrase_scores(p, said).flatten().tolist() == pytest.approx([0.831, 0.209], abs=5e-4)
+    assert logits.mean(dim=2).sigmoid().flatten().tolist() == pytest.approx([0.841, 0.088], abs=5e-4)
+    losses = page.focal_loss(logits[0, :, 0], torch.tensor([1.0, 0.0])).tolist()
+    assert losses == pytest.approx([0.00045, 0.130], abs=5e-4) and losses[0] == pytest.approx(0.00045, abs=5e-6)

@@ -78,23 +78,21 @@ def test_assignment_equals_a_plain_loop(seed):
     for nearest in (3, 9, 40):  # 40: more than the coarse level has
         owner = page.assign(anchors, levels, boxes, nearest)
         assert owner.tolist() == plain_assign(anchors.tolist(), levels, boxes.tolist(), nearest)
-        assert (owner >= 0).sum() >= 3
+        assert (owner >= 0).sum() >= 2
     assert page.assign(anchors, levels, boxes, 3).tolist() != page.assign(anchors, levels, boxes, 40).tolist()
 
 
 @pytest.mark.claim("glip-atss")
 def test_the_threshold_adapts_to_the_box():
-    """A box that fits the fine level is found there, one that fits the coarse level there; in between, few or none."""
+    """A box that fits the fine level is found there, one that fits the coarse level there, a tiny one anywhere."""
     anchors, levels = page.make_anchors(32, (4, 8), 3)
     small, large = torch.tensor([[8.0, 8, 20, 20]]), torch.tensor([[4.0, 4, 28, 28]])
-    assert (page.assign(anchors, levels, small).nonzero() < 64).all()
-    found = (page.assign(anchors, levels, small) >= 0).sum()
-    fixed = (page.box_iou(anchors, small) >= 0.5).sum()
+    for box, fine in ((small, True), (large, False)):
+        found = (page.assign(anchors, levels, box) >= 0).nonzero()[:, 0]
+        assert len(found) and bool((found < 64).all()) == fine and bool((found >= 64).any()) != fine
     tiny = torch.tensor([[8.0, 8, 13, 13]])
-    assert found >= 1 and fixed >= 1
-    assert (page.box_iou(anchors, tiny) >= 0.5).sum() == 0  # a fixed threshold leaves it to nobody
-    assert (page.assign(anchors, levels, tiny) >= 0).sum() >= 1
-    assert (page.assign(anchors, levels, large)[64:] >= 0).any()
+    assert page.box_iou(anchors, small).max() >= 0.5 > page.box_iou(anchors, tiny).max()  # 0.5 leaves it to nobody
+    assert (page.assign(anchors, levels, tiny) >= 0).any()
 
 
 def test_no_box_no_owner():
