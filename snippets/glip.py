@@ -73,7 +73,7 @@ class PictureEncoder(nn.Module):
         self.back = nn.Conv2d(width, width, 1)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, S, S) to (B, V, S // 4, S // 4), (B, V, S // 8, S // 8)."""
+        """Both maps of pictures (B, 3, S, S). Returns (B, V, S // 4, S // 4), (B, V, S // 8, S // 8)."""
         fine = self.fine(pictures)  # (B, V, S // 4, S // 4)
         coarse = self.coarse(fine)  # (B, V, S // 8, S // 8)
         return fine + F.interpolate(self.back(coarse), scale_factor=2.0), coarse
@@ -216,6 +216,24 @@ def glip_losses(
 
 # --8<-- [start:detect]
 @torch.no_grad()
+def ask(
+    model: Glip, pieces: Pieces, pictures: Tensor, phrases: list[str], separator: str = ". "
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities, scores and boxes for one prompt of P phrases, in pictures (B, 3, S, S).
+
+    Returns (B, R, P), (B, R, P), (B, R, 4).
+    """
+    prompt = write_prompt(phrases, separator)
+    tokens = pieces(prompt.text)
+    ids = torch.tensor([tokens.ids]).expand(len(pictures), -1)  # (B, T)
+    real = torch.ones_like(ids, dtype=torch.bool)  # (B, T)
+    logits, change, centre = model(pictures, ids, real)  # (B, R, T), (B, R, 4), (B, R)
+    p = phrase_scores(logits.sigmoid(), token_map(tokens, prompt.spans))  # (B, R, P)
+    scores = (p * centre.sigmoid()[..., None]).sqrt()  # (B, R, P)
+    boxes = decode(model.anchors.repeat(len(pictures), 1), change.flatten(0, 1))  # (B * R, 4)
+    return p, scores, boxes.view_as(change).clamp(0, model.config.side)
+
+
 def detect(
     model: Glip,
     pieces: Pieces,
@@ -230,18 +248,11 @@ def detect(
     """
     found = [[] for _ in pictures]
     for part in chunks(pieces, phrases, model.config.context, separator):
-        prompt = write_prompt([phrases[i] for i in part], separator)
-        tokens = pieces(prompt.text)
-        ids = torch.tensor([tokens.ids]).expand(len(pictures), -1)  # (B, T)
-        real = torch.ones_like(ids, dtype=torch.bool)  # (B, T)
-        logits, change, centre = model(pictures, ids, real)  # (B, R, T), (B, R, 4), (B, R)
-        p = phrase_scores(logits.sigmoid(), token_map(tokens, prompt.spans))  # (B, R, P)
-        scores = (p * centre.sigmoid()[..., None]).sqrt()  # (B, R, P)
-        for i, answers in enumerate(found):
-            place, phrase = (p[i] > threshold).nonzero(as_tuple=True)  # (K,), (K,)
-            boxes = decode(model.anchors, change[i])[place].clamp(0, model.config.side)  # (K, 4)
-            answers.append((boxes, scores[i][place, phrase], torch.tensor(part)[phrase]))
-    return [best(*map(torch.cat, zip(*answers, strict=True))) for answers in found]
+        answers = ask(model, pieces, pictures, [phrases[i] for i in part], separator)
+        for one, p, scores, boxes in zip(found, *answers, strict=True):
+            region, phrase = (p > threshold).nonzero(as_tuple=True)  # (_,), (_,)
+            one.append((boxes[region], scores[region, phrase], torch.tensor(part)[phrase]))
+    return [best(*map(torch.cat, zip(*one, strict=True))) for one in found]
 
 
 def best(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float = 0.6, most: int = 100) -> Found:

@@ -72,7 +72,10 @@ class Fusion(nn.Module):
         self.token_scale = nn.Parameter(little * torch.ones(token_width))
 
     def forward(self, regions: Tensor, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (B, R, V) and tokens (B, T, L), knowing of each other; real (B, T) is false for padding."""
+        """New features of regions (B, R, V) and tokens (B, T, L); real (B, T) is false for padding.
+
+        Returns (B, R, V), (B, T, L).
+        """
         regions, tokens = self.region_norm(regions), self.token_norm(tokens)  # (B, R, V), (B, T, L)
         new_regions, new_tokens = self.attention(regions, tokens, real)  # (B, R, V), (B, T, L)
         return regions + self.region_scale * new_regions, tokens + self.token_scale * new_tokens

@@ -13,7 +13,9 @@ from torch import Tensor
 from snippets.blocks.boxes import box_iou
 
 # --8<-- [start:matching]
-THRESHOLDS = 0.5 + 0.05 * torch.arange(10, dtype=torch.float64)  # (10,) IoU from which on a box is found
+THRESHOLDS = 0.5 + (0.95 - 0.5) / 9 * torch.arange(
+    10, dtype=torch.float64
+)  # (10,) IoU of a box that is found
 RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)  # (101,)
 
 

@@ -18,7 +18,10 @@ NAMES |= {"out_vision_proj": "region_out", "out_text_proj": "token_out"}
 def fuse_by_transformers(
     weights: dict[str, Tensor], regions: Tensor, tokens: Tensor, real: Tensor, num_heads: int
 ) -> tuple[Tensor, Tensor]:
-    """Regions (B, R, V) and tokens (B, T, V) by transformers, with the weights of the page's Fusion."""
+    """New features of regions (B, R, V) and tokens (B, T, V), of which real (B, T) are no padding.
+
+    By transformers, with the weights of the page's Fusion. Returns (B, R, V), (B, T, V).
+    """
     width, inner = regions.shape[-1], weights["attention.region_query.bias"].shape[0]
     sizes = {"d_model": width, "encoder_ffn_dim": 2 * inner, "encoder_attention_heads": 2 * num_heads}
     layer = GroundingDinoFusionLayer(GroundingDinoConfig(**sizes)).eval()  # it halves both numbers

@@ -93,7 +93,7 @@ def test_focal_loss_equals_transformers_and_its_formula(agrees, formula):
     for alpha, gamma in ((0.25, 2.0), (0.6, 1.5)):
         ours = page.focal_loss(logits, wanted, alpha, gamma)
         right = torch.where(wanted > 0, logits.sigmoid(), 1 - logits.sigmoid())
-        names = {r"\ell": ours, "a": torch.where(wanted > 0, alpha, 1 - alpha), "p": right, r"\gamma": gamma}
+        names = {r"\ell": ours, "a": wanted * alpha + (1 - wanted) * (1 - alpha), "p": right, r"\gamma": gamma}
         formula("glip-focal").holds(names)
         other = theirs.sigmoid_focal_loss(logits, wanted, 3, alpha, gamma)
         agrees(ours.sum() / 3, other, "transformers.loss.loss_grounding_dino.sigmoid_focal_loss", 1e-10)

@@ -37,15 +37,15 @@ def test_changes_of_boxes(formula):
 
 @pytest.mark.equation("glip-centre", of=page.centre_ness)
 def test_centre_ness(formula):
-    anchors = torch.tensor([[3.0, 4, 9, 8], [0, 0, 4, 4], [6, 6, 8, 8]])
-    boxes = torch.tensor([[1.0, 2, 11, 12], [1, 1, 7, 9], [7, 3, 12, 9]])
+    anchors = torch.tensor([[3.0, 4, 9, 8], [0, 0, 4, 4], [6, 6, 8, 8]]).double()
+    boxes = torch.tensor([[1.0, 2, 11, 12], [1, 1, 7, 9], [7, 3, 12, 9]]).double()
     found = page.centre_ness(anchors, boxes)
     middle = page.split(anchors)[0]
     names = {"c": found, "l": middle[:, 0] - boxes[:, 0], "r": boxes[:, 2] - middle[:, 0]}
     formula("glip-centre").holds(names | {"t": middle[:, 1] - boxes[:, 1], "b": boxes[:, 3] - middle[:, 1]})
-    torch.testing.assert_close(found, torch.tensor([math.sqrt(4 / 6), math.sqrt(1 / 5 * 1 / 7), 0.0]))
+    torch.testing.assert_close(found, torch.tensor([math.sqrt(4 / 6), math.sqrt(1 / 5 * 1 / 7), 0.0]).double())
     same = page.centre_ness(boxes, boxes)
-    torch.testing.assert_close(same, torch.ones(3))
+    torch.testing.assert_close(same, torch.ones(3).double())
 
 
 def plain_assign(anchors, levels, boxes, nearest):

@@ -64,7 +64,7 @@ WRONG = {
     5: [
         (without_separators, "the separators need tokens"),
         (separator_behind, "needs no separator behind it"),
-        (by_division, "prompts_needed"),
+        (by_division, "needs no separator behind it"),
     ],
 }
 
