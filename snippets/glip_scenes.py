@@ -156,7 +156,7 @@ def save_boxes(path: str, drawn: list[Scene], found: list[Found], phrases: list[
 
 
 # --8<-- [start:main]
-SCENES, TRAIN_STEPS, TESTED = 2000, 900, 200
+SCENES, TRAIN_STEPS, TESTED = 2000, 800, 200
 
 
 def main() -> None:

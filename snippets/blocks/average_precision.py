@@ -12,13 +12,8 @@ from torch import Tensor
 # --8<-- [end:precision]
 from snippets.blocks.boxes import box_iou
 
-# --8<-- [start:matching]
-THRESHOLDS = 0.5 + (0.95 - 0.5) / 9 * torch.arange(
-    10, dtype=torch.float64
-)  # (10,) IoU of a box that is found
-RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)  # (101,)
 
-
+# --8<-- [start:found]
 @dataclass(frozen=True)
 class Found:
     """What is said to be in one picture: D boxes with scores and labels (whole numbers)."""
@@ -34,6 +29,15 @@ class Truth:
 
     boxes: Tensor  # of (G, 4)
     labels: Tensor  # of (G,)
+
+
+# --8<-- [end:found]
+
+
+# --8<-- [start:matching]
+STEPS = torch.arange(10, dtype=torch.float64)  # (10,)
+THRESHOLDS = 0.5 + STEPS * ((0.95 - 0.5) / 9)  # (10,) a box is found from such an IoU on
+RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)  # (101,)
 
 
 def hits(overlap: Tensor, thresholds: Tensor) -> Tensor:
