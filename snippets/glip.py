@@ -74,8 +74,8 @@ class PictureEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Both maps of pictures (B, 3, S, S). Returns (B, V, S // 4, S // 4), (B, V, S // 8, S // 8)."""
-        fine = self.fine(pictures)  # (B, V, S // 4, S // 4)
-        coarse = self.coarse(fine)  # (B, V, S // 8, S // 8)
+        fine = self.fine(pictures)  # (B, V, _, _)
+        coarse = self.coarse(fine)  # (B, V, _, _)
         return fine + F.interpolate(self.back(coarse), scale_factor=2.0), coarse
 
 

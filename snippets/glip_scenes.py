@@ -68,7 +68,7 @@ def write_batch(
     ids, real = batch_tokens([one.ids for one in tokens])  # (B, T), (B, T)
     wanted, boxes = torch.zeros(len(drawn), len(owners[0]), ids.shape[1]), []  # (B, R, T)
     for i, (scene, owner) in enumerate(zip(drawn, owners, strict=True)):
-        said = token_map(tokens[i], prompts[i].spans)  # (P, _)
+        said = token_map(tokens[i], prompts[i].spans)  # (_, _)
         row, box = region_targets(owner, scene.boxes, named(scene, asked[i]), said)  # (R, _), (R, 4)
         wanted[i, :, : row.shape[1]] = row
         boxes.append(box)
@@ -129,7 +129,7 @@ def measure(model: Glip, drawn: list[Scene], phrases: list[str], counted: list[s
 # --8<-- [start:picture]
 def draw_boxes(axes, scene: Scene, found: Found, phrases: list[str], least: float = 0.4) -> None:
     """A scene on matplotlib's axes, and each box with a score of at least `least`, with its phrase."""
-    axes.imshow((scene.picture.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1), extent=(0, 32, 32, 0))
+    axes.imshow((scene.picture.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1).numpy(), extent=(0, 32, 32, 0))
     axes.set_xticks([])
     axes.set_yticks([])
     for box, score, label in zip(

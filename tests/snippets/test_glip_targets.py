@@ -37,15 +37,17 @@ def test_changes_of_boxes(formula):
 
 @pytest.mark.equation("glip-centre", of=page.centre_ness)
 def test_centre_ness(formula):
-    anchors = torch.tensor([[3.0, 4, 9, 8], [0, 0, 4, 4], [6, 6, 8, 8]]).double()
-    boxes = torch.tensor([[1.0, 2, 11, 12], [1, 1, 7, 9], [7, 3, 12, 9]]).double()
+    anchors = torch.tensor([[3.0, 4, 9, 8], [0, 0, 4, 4], [6, 6, 8, 8], [7, 4, 11, 6]]).double()
+    boxes = torch.tensor([[1.0, 2, 11, 12], [1, 1, 7, 9], [7, 3, 12, 9], [2, 1, 12, 8]]).double()
     found = page.centre_ness(anchors, boxes)
     middle = page.split(anchors)[0]
     names = {"c": found, "l": middle[:, 0] - boxes[:, 0], "r": boxes[:, 2] - middle[:, 0]}
     formula("glip-centre").holds(names | {"t": middle[:, 1] - boxes[:, 1], "b": boxes[:, 3] - middle[:, 1]})
-    torch.testing.assert_close(found, torch.tensor([math.sqrt(4 / 6), math.sqrt(1 / 5 * 1 / 7), 0.0]).double())
+    torch.testing.assert_close(
+        found, torch.tensor([math.sqrt(4 / 6), math.sqrt(1 / 5 * 1 / 7), 0.0, math.sqrt(3 / 7 * 3 / 4)]).double()
+    )
     same = page.centre_ness(boxes, boxes)
-    torch.testing.assert_close(same, torch.ones(3).double())
+    torch.testing.assert_close(same, torch.ones(4).double())
 
 
 def plain_assign(anchors, levels, boxes, nearest):
