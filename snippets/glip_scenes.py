@@ -66,7 +66,8 @@ def write_batch(
     prompts: list[Prompt] = [write_prompt(phrases) for phrases in asked]
     tokens = [PIECES(prompt.text) for prompt in prompts]
     ids, real = batch_tokens([one.ids for one in tokens])  # (B, T), (B, T)
-    wanted, boxes = torch.zeros(len(drawn), len(owners[0]), ids.shape[1]), []  # (B, R, T)
+    wanted = torch.zeros(len(drawn), len(owners[0]), ids.shape[1])  # (B, R, T)
+    boxes = []
     for i, (scene, owner) in enumerate(zip(drawn, owners, strict=True)):
         said = token_map(tokens[i], prompts[i].spans)  # (_, _)
         row, box = region_targets(owner, scene.boxes, named(scene, asked[i]), said)  # (R, _), (R, 4)

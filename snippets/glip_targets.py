@@ -97,8 +97,8 @@ def assign(anchors: Tensor, levels: list[int], boxes: Tensor, nearest: int = 9) 
     middle = split(anchors)[0][:, None]  # (R, 1, 2)
     inside = torch.cat([middle - boxes[:, :2], boxes[:, 2:] - middle], dim=2).amin(dim=2) > 0.01  # (R, K)
     taken = candidate & inside & (overlap >= threshold)  # (R, K)
-    best = torch.where(taken, overlap, -1.0).max(dim=1)  # (R,), (R,)
-    return torch.where(best.values >= 0, best.indices, -1)
+    most, place = torch.where(taken, overlap, -1.0).max(dim=1)  # (R,), (R,)
+    return torch.where(most >= 0, place, -1)
 
 
 # --8<-- [end:assign]

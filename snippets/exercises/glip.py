@@ -105,6 +105,7 @@ def prompts_needed(lengths: list[int], limit: int) -> int:
 
 
 def check_1(answer: Callable) -> None:
+    """GIoU of squares with three gaps."""
     for gap in (0.0, 0.5, 3.0):
         pair = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[1 + gap, 0, 2 + gap, 1]])
         slips = {
@@ -117,6 +118,7 @@ def check_1(answer: Callable) -> None:
 
 
 def check_2(answer: Callable) -> None:
+    """Scores of three phrases."""
     p = torch.tensor([[[0.9, 0.1, 0.4, 0.4], [0.5, 0.5, 0.2, 0.8]]])
     said = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1]]).bool()
     right = torch.tensor([[[0.3, 0.4, 0.016 ** (1 / 3)], [0.5, 0.2, 0.08 ** (1 / 3)]]])
@@ -128,6 +130,7 @@ def check_2(answer: Callable) -> None:
 
 
 def check_3(answer: Callable) -> None:
+    """Boxes that meet and boxes that do not."""
     boxes = torch.tensor([[0.0, 0, 2, 3], [4, 4, 6, 7], [1, 1, 5, 5]])
     others = torch.tensor([[1.0, 1, 3, 3], [7, 8, 9, 9]])
     given = answer(boxes, others)
@@ -137,6 +140,7 @@ def check_3(answer: Callable) -> None:
 
 
 def check_4(answer: Callable) -> None:
+    """Four boxes, one of which overlaps nothing."""
     boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 2, 2], [10, 10, 12, 12]])
     scores = torch.tensor([0.9, 0.8, 0.5, 0.4])
     overlap = box_iou(boxes, boxes)
@@ -150,6 +154,7 @@ def check_4(answer: Callable) -> None:
 
 
 def check_5(answer: Callable) -> None:
+    """Short lists, and LVIS."""
     gap = "the separators need tokens, too"
     last = {"the last phrase needs no separator behind it": 2}
     compare("prompts_needed([4, 3], 8)", answer([4, 3], 8), 1, last)
