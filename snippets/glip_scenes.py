@@ -24,6 +24,7 @@ CUT = "red blue gr ##een yel ##low pur ##ple cross squ ##are circ ##le tri ##ang
 PIECES = Pieces("[PAD] [UNK] . , a".split() + CUT.split())
 PAIRS = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]
 TAUGHT = [f"{colour} {kind}" for colour, kind in SEEN] + KINDS  # never a held-out pair
+LENGTHS = {phrase: len(PIECES(phrase).ids) + 1 for phrase in TAUGHT}  # tokens, with the separator behind it
 
 
 def named(scene: Scene, phrases: list[str]) -> Tensor:
@@ -35,14 +36,22 @@ def named(scene: Scene, phrases: list[str]) -> Tensor:
     return torch.tensor(rows)
 
 
-def draw_phrases(scene: Scene, generator: torch.Generator, others: int = 5) -> list[str]:
-    """What a scene is asked for in training: its pairs, half of its kinds, and others, mostly not in it."""
+def draw_phrases(scene: Scene, generator: torch.Generator, most: int = 9, limit: int = 48) -> list[str]:
+    """What a scene is asked for in training, in random order: its pairs, half of its kinds, up to most others.
+
+    Others that would make the prompt longer than limit tokens are left out.
+    """
     asked = [f"{shape.colour} {shape.kind}" for shape in scene.shapes]
     half = torch.rand(len(asked), generator=generator) < 0.5  # (K,)
     asked += [shape.kind for shape, kind in zip(scene.shapes, half.tolist(), strict=True) if kind]
-    asked += [TAUGHT[i] for i in torch.randperm(len(TAUGHT), generator=generator)[:others].tolist()]
-    asked = list(dict.fromkeys(phrase for phrase in asked if phrase in TAUGHT))
-    return [asked[i] for i in torch.randperm(len(asked), generator=generator).tolist()]
+    count = int(torch.randint(most + 1, (), generator=generator))
+    asked += [TAUGHT[i] for i in torch.randperm(len(TAUGHT), generator=generator)[:count].tolist()]
+    room, kept = limit + 1, []  # the last phrase has no separator behind it
+    for phrase in dict.fromkeys(phrase for phrase in asked if phrase in TAUGHT):
+        if LENGTHS[phrase] <= room:
+            kept.append(phrase)
+            room -= LENGTHS[phrase]
+    return [kept[i] for i in torch.randperm(len(kept), generator=generator).tolist()]
 
 
 # --8<-- [end:phrases]

@@ -151,7 +151,7 @@ def test_the_losses_are_these_sums(training):
     ours = [loss.item() for loss in page.glip_losses(model, output, real, owned, (wanted, boxes))]
     assert ours == pytest.approx([align / 4, 2 * box / weight, middles / 4])
     other = page.glip_losses(model, output, torch.ones_like(real), owned, (wanted, boxes))
-    assert other[0] - ours[0] > 1e-3  # padding does count if it is not left out
+    assert other[0] - ours[0] > 1e-4  # padding does count if it is not left out
 
 
 def test_all_weights_learn_and_padding_teaches_nothing(training):

@@ -48,9 +48,13 @@ def test_no_held_out_pair_is_asked_for_in_training(scene):
     assert not {phrase for phrases in asked for phrase in phrases} & set(NEVER)
     assert {phrase for phrases in asked for phrase in phrases} == set(page.TAUGHT)
     assert all(len(set(phrases)) == len(phrases) for phrases in asked)
-    own = [page.draw_phrases(scene, generator, others=2) for _ in range(200)]
+    tokens = [len(page.PIECES(page.write_prompt(phrases).text).ids) for phrases in asked]
+    assert 40 < max(tokens) <= 48 and min(tokens) < 12
+    short = [page.draw_phrases(one, generator, limit=34) for one in drawn for _ in range(5)]
+    assert 30 < max(len(page.PIECES(page.write_prompt(phrases).text).ids) for phrases in short) <= 34
+    own = [page.draw_phrases(scene, generator, most=2) for _ in range(200)]
     assert all({"red circle", "blue cross"} <= set(phrases) for phrases in own)
-    assert max(len(phrases) for phrases in own) == 6 and min(len(phrases) for phrases in own) <= 4
+    assert max(len(phrases) for phrases in own) == 6 and min(len(phrases) for phrases in own) == 2
     assert 40 < sum(phrases.index("red circle") < phrases.index("blue cross") for phrases in own) < 160
 
 
