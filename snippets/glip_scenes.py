@@ -37,9 +37,9 @@ def named(scene: Scene, phrases: list[str]) -> Tensor:
 
 
 def draw_phrases(scene: Scene, generator: torch.Generator, most: int = 9, limit: int = 48) -> list[str]:
-    """What a scene is asked for in training, in random order: its pairs, half of its kinds, up to most others.
+    """What a scene is asked for in training, in random order: its pairs, half of its kinds, others.
 
-    Others that would make the prompt longer than limit tokens are left out.
+    Others are up to most, without those that would make the prompt longer than limit tokens.
     """
     asked = [f"{shape.colour} {shape.kind}" for shape in scene.shapes]
     half = torch.rand(len(asked), generator=generator) < 0.5  # (K,)
