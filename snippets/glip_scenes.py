@@ -14,6 +14,7 @@ from tqdm import trange
 
 # --8<-- [end:imports]
 from snippets.blocks.average_precision import Found, Truth, coco_ap, mean_ap
+from snippets.blocks.boxes import nms
 from snippets.data.scenes import COLOURS, HELD_OUT, KINDS, SEEN, Scene, scenes
 from snippets.glip import Glip, GlipConfig, detect, glip_losses
 from snippets.glip_prompts import Pieces, Prompt, batch_tokens, token_map, write_prompt
@@ -137,20 +138,20 @@ def measure(model: Glip, drawn: list[Scene], phrases: list[str], counted: list[s
 
 
 # --8<-- [start:picture]
-def draw_boxes(axes, scene: Scene, found: Found, phrases: list[str], least: float = 0.4) -> None:
-    """A scene on matplotlib's axes, and each box with a score of at least `least`, with its phrase."""
+def draw_boxes(axes, scene: Scene, found: Found, phrases: list[str], least: float = 0.3) -> None:
+    """A scene on matplotlib's axes, with boxes and phrases: at each place the best one.
+
+    Those with scores below least are left out.
+    """
     axes.imshow((scene.picture.permute(1, 2, 0) / 2 + 0.5).clamp(0, 1).numpy(), extent=(0, 32, 32, 0))
     axes.set_xticks([])
     axes.set_yticks([])
-    for box, score, label in zip(
-        found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-    ):
+    for i in nms(found.boxes, found.scores, torch.zeros_like(found.labels), 0.5).tolist():
+        score, (left, top, right, bottom) = found.scores[i].item(), found.boxes[i].tolist()
         if score >= least:
-            left, top, right, bottom = box
-            axes.add_patch(
-                plt.Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="black")
-            )
-            axes.text(left, top - 0.6, f"{phrases[label]} {score:.2f}", fontsize=7, color="black")
+            sides = right - left, bottom - top
+            axes.add_patch(plt.Rectangle((left, top), *sides, fill=False, edgecolor="black"))
+            axes.text(left, top - 0.6, f"{phrases[found.labels[i]]} {score:.2f}", fontsize=7, color="black")
 
 
 def save_boxes(path: str, drawn: list[Scene], found: list[Found], phrases: list[str]) -> None:
@@ -166,7 +167,7 @@ def save_boxes(path: str, drawn: list[Scene], found: list[Found], phrases: list[
 
 
 # --8<-- [start:main]
-SCENES, TRAIN_STEPS, TESTED = 2000, 800, 200
+SCENES, TRAIN_STEPS, TESTED = 2000, 1000, 200
 
 
 def main() -> None:

@@ -96,7 +96,8 @@ def test_training_lowers_the_loss_and_repeats_itself():
 
 
 def test_pictures_of_boxes(scene, tmp_path):
-    found = Found(scene.boxes, torch.tensor([0.9, 0.5, 0.2]), torch.tensor([0, 1, 0]))
+    twice = torch.cat([scene.boxes, scene.boxes[:1] + 0.5])  # the first shape is found as a cross, too
+    found = Found(twice, torch.tensor([0.9, 0.5, 0.2, 0.8]), torch.tensor([0, 1, 0, 1]))
     figure, axes = page.plt.subplots()
     page.draw_boxes(axes, scene, found, ["red circle", "blue cross"])
     assert [text.get_text() for text in axes.texts] == ["red circle 0.90", "blue cross 0.50"]

@@ -153,3 +153,14 @@ def test_average_precision_is_the_best_precision_from_each_recall_on(formula):
 
     formula("glip-ap").holds({r"\operatorname{AP}": found[0], "p": lambda r: best(float(r))})
     assert found.item() == pytest.approx((21 * 1 + 40 * 0.75) / 101)
+
+
+def test_of_two_equal_overlaps_the_later_box_is_taken():
+    """The first detection fits both boxes alike; the second only the first of them. So both find one."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10]], dtype=torch.float64)
+    said = torch.tensor([[2.0, 0, 12, 10], [0, 0, 9, 10]], dtype=torch.float64)
+    labels = torch.zeros(2, dtype=torch.long)
+    found, truth = [Found(said, torch.tensor([0.9, 0.8]), labels)], [Truth(boxes, labels)]
+    precision, _ = by_pycocotools(found, truth)
+    assert page.coco_ap(found, truth)[0].tolist() == pytest.approx(precision[0].mean(axis=1))
+    assert page.coco_ap(found, truth)[0][0] == 1
