@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from transformers import GroundingDinoConfig
+from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 from transformers.loss import loss_grounding_dino
 from transformers.models.grounding_dino import modeling_grounding_dino as theirs
 from transformers.models.grounding_dino import processing_grounding_dino
@@ -73,3 +73,44 @@ def test_targets_of_prompts_of_different_lengths_are_mixed_up():
     assert rows(maps) == [0, 1, 2] and right == [0, 3, 4]  # phrases of the first picture for all three
     same = [torch.eye(6)[[0, 1, 2]]] * 3
     assert rows(same) == [0, 0, 0]  # with one prompt for all, nothing is wrong
+
+
+@pytest.mark.claim("glip-library-whole")
+def test_inside_a_whole_grounding_dino(agrees):
+    """Random weights: what goes into its fusion layer comes out as ours says; its answers are of another kind."""
+    swin = SwinConfig(
+        image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, out_indices=[2, 3, 4]
+    )
+    bert = BertConfig(vocab_size=1100, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 72, "decoder_ffn_dim": 48}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_queries": 7, "max_text_len": 20}
+    torch.manual_seed(0)
+    config = GroundingDinoConfig(backbone_config=swin, text_config=bert, **sizes, **heads)
+    model = perturbed(GroundingDinoForObjectDetection(config), 0.05)
+    seen = {}
+
+    def note(layer, positional, named, output):
+        seen.update(named, output=output)
+
+    layer = model.model.encoder.layers[0].fusion_layer
+    layer.register_forward_hook(note, with_kwargs=True)
+    ids = torch.tensor([[101, 7, 8, 1012, 9, 1012, 102, 0], [101, 5, 1012, 4, 3, 2, 1012, 102]])
+    with torch.no_grad():
+        answer = model(torch.randn(2, 3, 64, 64), ids, attention_mask=(ids > 0).long())
+    ours = Fusion(32, 32, 36, 2)
+    names = {}
+    for name, weight in layer.state_dict().items():
+        names[".".join(glip.NAMES.get(part, part) for part in name.split("."))] = weight
+    ours.load_state_dict(names)
+    regions, tokens = (torch.tensor(seen[f"{kind}_features"].tolist()) for kind in ("vision", "text"))
+    real = ~torch.tensor(seen["attention_mask_text"].tolist())
+    assert real.tolist() == (ids > 0).tolist() and not seen["attention_mask_vision"].any()
+    with torch.no_grad():
+        new_regions, new_tokens = ours(regions, tokens, real)
+    (their_regions, _), (their_tokens, _) = seen["output"]
+    name = "transformers.models.grounding_dino.modeling_grounding_dino.GroundingDinoFusionLayer"
+    agrees(new_regions, their_regions, name, 1e-5)
+    agrees(new_tokens, their_tokens, name, 1e-5)
+    assert answer.logits.shape == (2, 7, 20) and answer.pred_boxes.shape == (2, 7, 4)  # queries, no regions
+    assert answer.logits[0, :, 7:].isneginf().all() and answer.logits[..., :7].isfinite().any()
+    assert ((answer.pred_boxes > 0) & (answer.pred_boxes < 1)).all()  # middles and sides, in shares of the picture
