@@ -39,10 +39,10 @@ def test_each_term_of_the_alignment(formula):
     head = perturbed(page.Alignment(6, 4)).double()
     regions, tokens = torch.randn(2, 5, 6).double(), 3 * torch.randn(2, 7, 4).double()
     logits = head(regions, tokens)
-    names = {"S_{rt}": logits[1, 2, 3], "s": head.log_scale.detach(), "o_r": regions[1, 2], "x_t": tokens[1, 3]}
+    names = {"S_{rt}": logits[1, 2, 3], "s": head.log_scale.detach(), "o_r": regions[1, 2], "h_t": tokens[1, 3]}
     unit = tokens[1, 3] / tokens[1, 3].norm()
     classes = head.project.weight @ unit / 2 + head.project.bias
-    names |= {r"\hat x_t": unit, "z_t": classes.detach(), "b": head.token_bias.detach(), "b_0": head.bias.detach()}
+    names |= {r"\hat h_t": unit, "z_t": classes.detach(), "b": head.token_bias.detach(), "b_0": head.bias.detach()}
     names |= {"W": page_matrix(head.project.weight.detach()), "c": head.project.bias.detach()}
     formula("glip-alignment").holds(names, relations=3)
     torch.testing.assert_close(head(regions, 2 * tokens), logits)  # the length of a token's state does not count
@@ -93,7 +93,7 @@ def test_focal_loss_equals_transformers_and_its_formula(agrees, formula):
     for alpha, gamma in ((0.25, 2.0), (0.6, 1.5)):
         ours = page.focal_loss(logits, wanted, alpha, gamma)
         right = torch.where(wanted > 0, logits.sigmoid(), 1 - logits.sigmoid())
-        names = {r"\ell": ours, "a": wanted * alpha + (1 - wanted) * (1 - alpha), "p": right, r"\gamma": gamma}
+        names = {r"\ell": ours, r"\omega": wanted * alpha + (1 - wanted) * (1 - alpha), "p": right, r"\gamma": gamma}
         formula("glip-focal").holds(names)
         other = theirs.sigmoid_focal_loss(logits, wanted, 3, alpha, gamma)
         agrees(ours.sum() / 3, other, "transformers.loss.loss_grounding_dino.sigmoid_focal_loss", 1e-10)

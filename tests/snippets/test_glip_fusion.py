@@ -78,7 +78,7 @@ def test_one_table_of_scores_serves_both_directions(formula):
     D = A // H
     table = torch.einsum("rd,td->rt", query[0, :, D : 2 * D], key[0, :, D : 2 * D])  # the second head's
     table = table / D**0.5
-    names = {"R": R, "T": T, "d": D, "q_r": query[0, 3, D : 2 * D], "k_t": key[0, 4, D : 2 * D]}
+    names = {"R": R, "T": T, "d": D, "q_r": query[0, 3, D : 2 * D], "u_t": key[0, 4, D : 2 * D]}
     names |= {r"\alpha_{rt}": to_tokens[0, 1, 3, 4], r"\beta_{rt}": to_regions[0, 1, 4, 3], "a_{rt}": table[3, 4]}
     names |= {"a_{rj}": lambda j: table[3, int(j) - 1], "a_{it}": lambda i: table[int(i) - 1, 4]}
     formula("glip-fusion").holds(names, relations=3)

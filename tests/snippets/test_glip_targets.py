@@ -41,8 +41,8 @@ def test_centre_ness(formula):
     boxes = torch.tensor([[1.0, 2, 11, 12], [1, 1, 7, 9], [7, 3, 12, 9], [2, 1, 12, 8]]).double()
     found = page.centre_ness(anchors, boxes)
     middle = page.split(anchors)[0]
-    names = {"c": found, "l": middle[:, 0] - boxes[:, 0], "r": boxes[:, 2] - middle[:, 0]}
-    formula("glip-centre").holds(names | {"t": middle[:, 1] - boxes[:, 1], "b": boxes[:, 3] - middle[:, 1]})
+    names = {r"\kappa": found, "d_l": middle[:, 0] - boxes[:, 0], "d_r": boxes[:, 2] - middle[:, 0]}
+    formula("glip-centre").holds(names | {"d_t": middle[:, 1] - boxes[:, 1], "d_b": boxes[:, 3] - middle[:, 1]})
     torch.testing.assert_close(
         found, torch.tensor([math.sqrt(4 / 6), math.sqrt(1 / 5 * 1 / 7), 0.0, math.sqrt(3 / 7 * 3 / 4)]).double()
     )

@@ -151,7 +151,7 @@ def test_average_precision_is_the_best_precision_from_each_recall_on(formula):
     def best(r):
         return max([p for p, have in zip(precision, recall, strict=True) if have >= r - 1e-12], default=0.0)
 
-    formula("glip-ap").holds({r"\operatorname{AP}": found[0], "p": lambda r: best(float(r))})
+    formula("glip-ap").holds({r"\operatorname{AP}": found[0], "g": lambda r: best(float(r))})
     assert found.item() == pytest.approx((21 * 1 + 40 * 0.75) / 101)
 
 
