@@ -33,6 +33,9 @@ def test_one_word_is_right_where_the_phrase_is_wrong(results):
         for i in TRAININGS:
             halves = said["colour"]["seeds"][i] + said["kind"]["seeds"][i]
             assert said["neither"]["seeds"][i] < 0.05 and halves > 5 * said["neither"]["seeds"][i]
+        shares = [sum(said[what]["seeds"][i] for what in said) for i in TRAININGS]
+        assert shares == pytest.approx([1, 1, 1])
+        assert max(said["right"]["seeds"]) - min(said["right"]["seeds"]) > 0.2
 
 
 @pytest.mark.claim("glip-boxes")
@@ -63,14 +66,16 @@ def test_phrases_that_are_half_there_are_said_more_often(results):
         assert max(phrases["both_apart"]) < 0.2
     fused, plain = (results("GLIP")["phrases"][kind]["both_apart"]["seeds"] for kind in KINDS)
     assert all(a > b for a, b in zip(fused, plain, strict=True))
+    apart, one = (results("GLIP")["phrases"]["plain"][name]["seeds"] for name in ("both_apart", "one"))
+    assert all(abs(a - b) < 0.01 for a, b in zip(apart, one, strict=True))
 
 
 @pytest.mark.claim("glip-prompts")
 def test_prompts_written_in_another_way_still_work(results):
     prompts = results("GLIP")["prompts"]
     assert all(min(way["seeds"]) > 0.9 for kind in KINDS for way in prompts[kind].values())
-    one, all_in_one = prompts["fused"]["alone"]["seeds"], prompts["fused"]["usual"]["seeds"]
-    assert all(a < b for a, b in zip(one, all_in_one, strict=True))
     for kind in KINDS:
+        one, all_in_one = prompts[kind]["alone"]["seeds"], prompts[kind]["usual"]["seeds"]
+        assert all(a < b for a, b in zip(one, all_in_one, strict=True))
         gain = paired(prompts[kind]["usual"], prompts[kind]["comma"])
         assert gain.low < 0 < gain.high

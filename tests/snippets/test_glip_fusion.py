@@ -87,8 +87,11 @@ def test_one_table_of_scores_serves_both_directions(formula):
 
 
 @pytest.mark.claim("glip-fusion-start")
-def test_at_first_almost_nothing_is_added(batch):
+def test_at_first_almost_nothing_is_added(batch, config):
     regions, tokens, real = batch
+    them, ours = theirs.GroundingDinoFusionLayer(config), page.Fusion(V, V, A, H)
+    for scale in (them.vision_param, them.text_param, ours.region_scale, ours.token_scale):
+        assert scale.tolist() == pytest.approx([1e-4] * V)
     for little in (1e-4, 0.3):
         layer = page.Fusion(V, V, A, H, little)
         new, said = layer(regions, tokens, real)

@@ -78,6 +78,7 @@ def test_empty_boxes_are_no_numbers_in_transformers_and_zeros_here():
     empty = torch.tensor([[3.0, 3, 3, 3], [0, 0, 2, 2]])
     assert theirs.generalized_box_iou(empty, empty).isnan().any()
     assert page.box_iou(empty, empty).tolist() == [[0, 0], [0, 1]]
+    assert page.generalized_iou(empty, empty).tolist() == [0, 1]
     boxes = empty.clone().requires_grad_()
     page.generalized_iou(boxes, empty.flip(0) * 0 + 3).sum().backward()
     assert boxes.grad.isfinite().all()
