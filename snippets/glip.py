@@ -158,7 +158,7 @@ class Glip(nn.Module):
             tokens = layer(tokens, real)  # (B, T, L)
         maps = list(self.picture(pictures))
         for layer in self.rounds:
-            maps, tokens = layer(maps, tokens, real)
+            maps, tokens = layer(maps, tokens, real)  # _, (B, T, L) a list of maps
         return flat(maps), tokens
 
     def forward(self, pictures: Tensor, ids: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:

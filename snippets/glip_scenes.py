@@ -103,7 +103,9 @@ def train(
     losses = []
     for _ in trange(steps):
         chosen = torch.randint(len(drawn), (batch,), generator=generator).tolist()
-        ids, real, targets = write_batch([drawn[i] for i in chosen], [owners[i] for i in chosen], generator)
+        ids, real, targets = write_batch(
+            [drawn[i] for i in chosen], [owners[i] for i in chosen], generator
+        )  # (B, _), (B, _), _
         output = model(pictures[chosen], ids, real)
         loss = sum(glip_losses(model, output, real, owned[chosen], targets))  # ()
         optimizer.zero_grad()

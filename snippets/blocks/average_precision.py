@@ -35,9 +35,9 @@ class Truth:
 
 
 # --8<-- [start:matching]
-STEPS = torch.arange(10, dtype=torch.float64)  # (10,)
-THRESHOLDS = 0.5 + STEPS * ((0.95 - 0.5) / 9)  # (10,) a box is found from such an IoU on
-RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)  # (101,)
+STEPS = torch.arange(10, dtype=torch.float64)
+THRESHOLDS = 0.5 + STEPS * ((0.95 - 0.5) / 9)  # a box is found from such an IoU on
+RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)
 
 
 def hits(overlap: Tensor, thresholds: Tensor) -> Tensor:

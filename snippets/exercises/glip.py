@@ -43,10 +43,10 @@ def strict_scores(probabilities: Tensor, said: Tensor) -> Tensor:
 # --8<-- [start:given-3]
 def hasty_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union (N, M) of boxes (N, 4) with others (M, 4). One line has a fault."""
-    corner = torch.maximum(boxes[:, None, :2], others[:, :2])  # (N, M, 2)
-    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])  # (N, M, 2)
+    corner = torch.maximum(boxes[:, None, :2], others[:, :2])  # (N, M, _) x and y
+    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])  # (N, M, _) x and y
     shared = (end - corner).prod(dim=2).clamp(min=0)  # (N, M)
-    own, its = ((one[:, 2:] - one[:, :2]).prod(dim=1) for one in (boxes, others))
+    own, its = ((one[:, 2:] - one[:, :2]).prod(dim=1) for one in (boxes, others))  # (N,), (M,)
     return shared / (own[:, None] + its - shared)
 
 
@@ -59,10 +59,10 @@ def careful_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
     Hint: Take a box that lies to the upper left of another. What is the product of two negative numbers?
     """
-    corner = torch.maximum(boxes[:, None, :2], others[:, :2])  # (N, M, 2)
-    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])  # (N, M, 2)
+    corner = torch.maximum(boxes[:, None, :2], others[:, :2])  # (N, M, _) x and y
+    end = torch.minimum(boxes[:, None, 2:], others[:, 2:])  # (N, M, _) x and y
     shared = (end - corner).clamp(min=0).prod(dim=2)  # (N, M)
-    own, its = ((one[:, 2:] - one[:, :2]).prod(dim=1) for one in (boxes, others))
+    own, its = ((one[:, 2:] - one[:, :2]).prod(dim=1) for one in (boxes, others))  # (N,), (M,)
     return shared / (own[:, None] + its - shared)
 
 
