@@ -24,16 +24,9 @@ from snippets.clip import (
 from snippets.clip_text import TextConfig
 from snippets.clip_tokenizer import ClipTokenizer, learn_merges
 from snippets.clip_training import train
-from snippets.data.scenes import COLOURS, KINDS, RADIUS, Scene, scenes
-
+from snippets.data.scenes import COLOURS, KINDS, RADIUS, Scene, ink, scenes
 
 # --8<-- [start:captions]
-def ink(drawn: list[Scene]) -> Tensor:
-    """Pictures (N, 3, 32, 32) as the network reads them: white is 0, the darkest -1."""
-    pictures = torch.stack([scene.picture for scene in drawn])  # (N, 3, 32, 32) white is 1
-    return (pictures - 1) / 2
-
-
 CLASSES = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]
 PROMPTS = ["a {}", *(f"a {size} {{}}" for size in RADIUS)]
 PROMPTS += [f"a {{}} at the {row} {side}" for row in ("top", "bottom") for side in ("left", "right")]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 # --8<-- [end:imports]
-from snippets.llm.byte_bpe import LETTERS, ORDER, SPACE, chunks, join_pair, merge, to_bytes
+from snippets.llm.byte_bpe import BYTES, LETTERS, ORDER, SPACE, chunks, join_pair, merge, to_bytes
 
 # --8<-- [start:words]
 START, END, LAST = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -103,13 +103,10 @@ class ClipTokenizer:
         """Ids between the start and the end. The two marks inside of a text are marks."""
         ids = [self.start]
         for part in re.split(f"({re.escape(START)}|{re.escape(END)})", text):
-            is_mark = part in (START, END)
-            ids += (
-                [self.ids[piece] for word in words(part) for piece in self.pieces(word)]
-                if not is_mark
-                else []
+            pieces = (
+                [part] if part in (START, END) else [p for word in words(part) for p in self.pieces(word)]
             )
-            ids += [self.ids[part]] if is_mark else []
+            ids += [self.ids[piece] for piece in pieces]
         return [*ids, self.end]
 
     def __call__(self, texts: list[str], context: int = 77) -> Tensor:
@@ -127,8 +124,7 @@ class ClipTokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of ids without marks, a space behind each word."""
         written = "".join(self.names[i] for i in ids if i not in (self.start, self.end))
-        bytes_of = {letter: byte for byte, letter in LETTERS.items()}
-        parts = (bytes(bytes_of[letter] for letter in word) for word in written.split(LAST))
+        parts = (bytes(BYTES[letter] for letter in word) for word in written.split(LAST))
         return b" ".join(parts).decode("utf-8", "replace").strip()
 
 

@@ -15,7 +15,7 @@ from tqdm import trange
 # --8<-- [end:imports]
 from snippets.blocks.average_precision import Found, Truth, coco_ap, mean_ap
 from snippets.blocks.boxes import nms
-from snippets.data.scenes import COLOURS, HELD_OUT, KINDS, SEEN, Scene, scenes
+from snippets.data.scenes import COLOURS, HELD_OUT, KINDS, SEEN, Scene, ink, scenes
 from snippets.glip import Glip, GlipConfig, detect, glip_losses
 from snippets.glip_prompts import Pieces, Prompt, batch_tokens, token_map, write_prompt
 from snippets.glip_targets import assign, region_targets
@@ -59,12 +59,6 @@ def draw_phrases(scene: Scene, generator: torch.Generator, most: int = 9, limit:
 
 
 # --8<-- [start:batch]
-def ink(drawn: list[Scene]) -> Tensor:
-    """Pictures (N, 3, 32, 32) as the network reads them: white is 0, the darkest -1."""
-    pictures = torch.stack([scene.picture for scene in drawn])  # (N, 3, 32, 32) white is 1
-    return (pictures - 1) / 2
-
-
 def write_batch(
     drawn: list[Scene], owners: list[Tensor], generator: torch.Generator
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
