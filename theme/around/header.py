@@ -10,6 +10,7 @@ from pathlib import Path
 from theme.around.dates import last_change, written
 from theme.page import records, results
 from theme.page.exercises import path_of
+from theme.page.lengths import minutes
 from theme.page.listings import page_url
 from theme.page.pages import Page
 from theme.page.source import relative
@@ -47,9 +48,10 @@ def badges(home: str, second: str = "") -> str:
     return f'<nav class="badges" aria-label="Badges" data-search-exclude="true">{first}{second}</nav>'
 
 
-def page_date(day: date | None) -> str:
-    """The date of the last change, where history tells it."""
-    return f'<p class="page-date" data-search-exclude="true">Last changed {written(day)}</p>' if day else ""
+def page_date(day: date | None, minutes: int = 0) -> str:
+    """The date of the last change, where history tells it, and the minutes to read."""
+    parts = [f"Last changed {written(day)}"] * bool(day) + [f"{minutes} minutes to read"] * bool(minutes)
+    return f'<p class="page-date" data-search-exclude="true">{" · ".join(parts)}</p>' if parts else ""
 
 
 def _counts(found: dict) -> list[tuple[str, str, str]]:
@@ -122,7 +124,7 @@ def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> 
     lab = (root / f"docs/labs/{post.key}.ipynb").is_file()
     return (
         badges(relative("", url), second),
-        page_date(last_change(root, commit, paths_shown(post, root)))
+        page_date(last_change(root, commit, paths_shown(post, root)), minutes(post, root))
         + verified(post.key, report, url)
         + downloads(post, url, lab, (root / path_of(post)).is_file()),
         verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),

@@ -29,7 +29,7 @@ const scrollers = new ResizeObserver((entries) => {
   for (const { target } of entries) target.toggleAttribute("tabindex", false);
   for (const { target } of entries) if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
 });
-for (const block of document.querySelectorAll(".prose pre, .prose table, figure.wide > p")) scrollers.observe(block);
+for (const block of document.querySelectorAll(".prose pre, .prose table, .map, figure.wide > p")) scrollers.observe(block);
 
 // The current section in the contents
 const contents = document.getElementById("contents");

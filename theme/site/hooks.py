@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from mkdocs.structure.files import File, Files
@@ -17,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from markdown.extensions.toc import slugify
 
-from theme.around import cards, header, report
-from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, records
+from theme.around import cards, header, paths, report
+from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records
 from theme.site import labs, policy
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
@@ -62,7 +63,7 @@ def on_startup(command: str, dirty: bool) -> None:
 
 
 def on_config(config):
-    """Read the posts; navigation in the order of the index; the site's own Markdown extension."""
+    """Read the posts; navigation in the order in which they can be read; the site's own Markdown extension."""
     global build
     root = Path(config.config_file_path).resolve().parent
     build = Build(root)
@@ -71,10 +72,9 @@ def on_config(config):
     if build.wrong:
         log.error(build.wrong)
         return config  # the browser shows it instead of each page
-    names = [
-        {str(post.meta["badge"]["label"]).replace("_", " "): f"posts/{key}.md"} for key, post in build.posts.items()
-    ]
-    config.nav = [{"Home": "index.md"}, *([{"Posts": names}] if names else [])]
+    config.nav = [{"Home": "index.md"}]
+    for name, row in reading.ordered(list(build.posts.values())).items():
+        config.nav += [{name: [f"posts/{post.key}.md" for post in row]}] if row else []
     for title, path in (("How it is verified", "verified.md"), ("Contributing", "contributing.md")):
         if (root / "docs" / path).is_file():
             config.nav.append({title: path})
@@ -105,6 +105,16 @@ def on_files(files: Files, config) -> Files:
     for path in sorted(listings.source_files(root)):
         add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\nsearch: {{exclude: true}}\n---\n")
     return files
+
+
+def on_nav(nav, config, files):
+    """Previous and next page are the neighbours on a post's path, of which each stands after those that it needs."""
+    for page in nav.pages:
+        page.previous_page = page.next_page = None
+    for section in nav.items if not build.wrong else ():
+        for page, other in pairwise(section.children or ()):
+            page.next_page, other.previous_page = other, page
+    return nav
 
 
 _made: dict[tuple, tuple[str, str]] = {}  # programs and notebooks, made again only when something has changed
@@ -172,13 +182,18 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
     elif (root / path).is_file():
         whole = (root / path).read_text(encoding="utf-8")
         first_line += whole.count("\n", 0, max(whole.find(markdown), 0))
+    posts = list(build.posts.values())
     if page.is_homepage:
-        blocks = {"cards": cards.cards(list(build.posts.values()), root, page.url, build.commit)}
+        blocks = {
+            "cards": cards.cards(posts, root, page.url, build.commit),
+            "paths": paths.paths(posts, root, page.url),
+        }
     key = uri.removeprefix("posts/").removesuffix(".md")
     key = key if uri.startswith("posts/") else None
     if key:
         page.meta["summary"] = cards.summary(build.posts[key], root)
         blocks = records.blocks(build.posts[key], root, page.url)
+        markdown = reading.filled(markdown, build.posts[key], posts)
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.page.extension"] = {"source": source}
