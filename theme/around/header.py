@@ -13,6 +13,7 @@ from theme.page.exercises import path_of
 from theme.page.lengths import minutes
 from theme.page.listings import page_url
 from theme.page.pages import Page
+from theme.page.references import folded
 from theme.page.source import relative
 
 NAME = "Verbatim"
@@ -107,6 +108,17 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     )
 
 
+def citation(post: Page, day: date | None, site_url: str) -> str:
+    """How to cite a post: BibTeX, folded."""
+    fields = {"title": post.meta["title"], "author": f"{{The {NAME} authors}}"}
+    fields |= {"year": day.year, "note": f"Version of {day.day} {day:%B %Y}"} if day else {}
+    fields |= {"url": f"{site_url.rstrip('/')}/posts/{post.key}/"} if site_url else {}
+    lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    text = html.escape(f"@misc{{{NAME.lower()}_{post.name.lower()},\n{lines}\n}}", quote=False)
+    block = f'<div class="highlight"><pre><code>{text}\n</code></pre></div>'
+    return f'<div class="cite" data-search-exclude="true">{folded(block, "Cite this page")}</div>'
+
+
 def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
     """Links to the post's program, its notebook, the starter of its exercises, and its lab."""
     name, starter = post.name, f"{post.name}_exercises.py"
@@ -117,17 +129,20 @@ def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
     return f'<div class="downloads" data-search-exclude="true">{" ".join(links)}</div>'
 
 
-def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> tuple[str, str, str]:
+def of_post(
+    post: Page, root: Path, commit: str | None, report: dict | None, site_url: str = ""
+) -> tuple[str, str, str]:
     """All that stands above and below the heading of a post, and at its end."""
-    url = f"posts/{post.key}/"
+    url, day = f"posts/{post.key}/", last_change(root, commit, paths_shown(post, root))
     second = badge(post.meta["badge"], relative(page_url(post.meta["module"]), url))
     lab = (root / f"docs/labs/{post.key}.ipynb").is_file()
     return (
         badges(relative("", url), second),
-        page_date(last_change(root, commit, paths_shown(post, root)), minutes(post, root))
+        page_date(day, minutes(post, root))
         + verified(post.key, report, url)
         + downloads(post, url, lab, (root / path_of(post)).is_file()),
-        verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
+        citation(post, day, site_url)
+        + verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
     )
 
 

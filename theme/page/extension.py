@@ -11,6 +11,7 @@ $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equ
 ```diff tests/snippets/test_x.py::test  a fault in the page's code, and the test that catches it
 ![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it
 [text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
+```bibtex                               references: a list with links, and the block folded
 {{ cards }}, {{ program }}              on a line of its own: HTML that the build hands over
 """
 
@@ -24,7 +25,7 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme.page import breakages, claims, equations, late, listings, maths, pictures, results
+from theme.page import breakages, claims, equations, late, listings, maths, pictures, references, results
 from theme.page.marks import Mark
 from theme.page.pages import ROOT
 from theme.page.source import TOKEN, Source
@@ -225,6 +226,7 @@ class Verbatim(Extension):
         for piece, name, priority in (
             (Formulas, "formulas", 15),  # after inline Markdown, before the table of contents
             (Blocks, "blocks", 14),
+            (references.Mentions, "mentions", 13),
             (Pictures, "pictures", 7),  # after attr_list
             (Links, "links", 6),
         ):
@@ -233,7 +235,11 @@ class Verbatim(Extension):
             md.treeprocessors.register(processor, f"verbatim-{name}", priority)
         for extension in md.registeredExtensions:
             if isinstance(extension, SuperFencesCodeExtension):
-                for language, formatter in (("python", listings.python_fence), ("diff", breakages.fence)):
+                for language, formatter in (
+                    ("python", listings.python_fence),
+                    ("diff", breakages.fence),
+                    ("bibtex", references.bibtex_fence),
+                ):
                     extension.extend_super_fences(language, formatter(source), _with_settings, None)
 
 

@@ -204,7 +204,7 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     """Badges above the heading; date, Verified panel and downloads below it."""
     if build.wrong:
         return told(build.wrong)
-    above, below, end = _header(page)
+    above, below, end = _header(page, config.site_url or "")
     content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
     page.present_anchor_ids |= set(re.findall(r'<div id="(code-[\w-]+)"', content))  # blocks, for links to them
     if not content.lstrip().startswith("<h1"):
@@ -212,20 +212,20 @@ def on_page_content(content: str, page: Page, config, files) -> str:
         content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'
     heading, close, rest = content.partition("</h1>")
     text = f'<div class="lab">{rest}</div>' if page.file.src_uri.endswith(".ipynb") else rest
-    if end:
+    if 'id="verified"' in end:
         top = page.toc.items
         sections = top[0].children if len(top) == 1 and top[0].level == 1 else top
         sections.append(AnchorLink("Verified", "verified", 2))
     return above + heading + close + below + text + end
 
 
-def _header(page: Page) -> tuple[str, str, str]:
+def _header(page: Page, site_url: str) -> tuple[str, str, str]:
     """What stands above and below the heading, and at the end."""
     uri, root, commit = page.file.src_uri, build.root, build.commit
     folder, _, name = uri.partition("/")
     key = name.rpartition(".")[0]
     if folder == "posts":
-        return header.of_post(build.posts[key], root, commit, build.report)
+        return header.of_post(build.posts[key], root, commit, build.report, site_url)
     if folder == "labs":
         return *header.of_lab(key, build.posts.get(key), root, commit), ""
     if folder == SOURCES.rstrip("/"):
