@@ -45,7 +45,7 @@ def _card(post: Page, root: Path, url: str, commit: str | None) -> str:
         f'<h3><a href="{address}">{title}</a></h3>'
         f'<div class="card-description">{_description(post, root, url)}</div>'
         f"{_picture(root, url, post.meta['picture'])}"
-        + (f'<p class="card-date" data-search-exclude="true">Last changed {written(day)}</p>' if day else "")
+        + (f'<p class="card-date">Last changed {written(day)}</p>' if day else "")
         + "</li>"
     )
 

@@ -46,13 +46,13 @@ def badges(home: str, second: str = "") -> str:
     first = badge({"label": "Home", "message": NAME}, home, " badge-home")
     if home == "./":
         first = first.replace("<a ", '<a aria-current="page" ', 1)
-    return f'<nav class="badges" aria-label="Badges" data-search-exclude="true">{first}{second}</nav>'
+    return f'<nav class="badges" aria-label="Badges">{first}{second}</nav>'
 
 
 def page_date(day: date | None, minutes: int = 0) -> str:
     """The date of the last change, where history tells it, and the minutes to read."""
     parts = [f"Last changed {written(day)}"] * bool(day) + [f"{minutes} minutes to read"] * bool(minutes)
-    return f'<p class="page-date" data-search-exclude="true">{" · ".join(parts)}</p>' if parts else ""
+    return f'<p class="page-date">{" · ".join(parts)}</p>' if parts else ""
 
 
 def _counts(found: dict) -> list[tuple[str, str, str]]:
@@ -71,7 +71,7 @@ def _counts(found: dict) -> list[tuple[str, str, str]]:
 
 def verified(key: str, report: dict | None, url: str) -> str:
     """The Verified line at the top of a post, which leads to the details at its end."""
-    start = '<p class="verified{}" data-search-exclude="true">'
+    start = '<p class="verified{}">'
     if not report or key not in report["posts"]:
         means = f'<a href="{relative("verified/#not-verified", url)}">What this means</a>'
         return f"{start.format(' verified-none')}not verified in this build. {means}</p>"
@@ -101,7 +101,7 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     )
     day = written(date.fromisoformat(report["date"]))
     return (
-        '<section class="verified-details" aria-labelledby="verified" data-search-exclude="true">'
+        '<section class="verified-details" aria-labelledby="verified">'
         '<h2 id="verified">Verified</h2>'
         f"<p>By a run of all tests on {day}, on these very files.</p>"
         f"<dl>{list_}</dl></section>"
@@ -116,7 +116,7 @@ def citation(post: Page, day: date | None, site_url: str) -> str:
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     text = html.escape(f"@misc{{{NAME.lower()}_{post.name.lower()},\n{lines}\n}}", quote=False)
     block = f'<div class="highlight"><pre><code>{text}\n</code></pre></div>'
-    return f'<div class="cite" data-search-exclude="true">{folded(block, "Cite this page")}</div>'
+    return f'<div class="cite">{folded(block, "Cite this page")}</div>'
 
 
 def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
@@ -126,7 +126,7 @@ def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
     links += [f'<a href="{starter}" download>Exercises ({starter})</a>'] if exercises else []
     links += [f'<a href="{relative(page_url(post.meta["module"]), url)}">Source and docstrings</a>']
     links += [f'<a href="{relative(f"labs/{post.key}/", url)}">Lab</a>'] if lab else []
-    return f'<div class="downloads" data-search-exclude="true">{" ".join(links)}</div>'
+    return f'<div class="downloads">{" ".join(links)}</div>'
 
 
 def of_post(
@@ -154,4 +154,4 @@ def of_lab(key: str, post: Page | None, root: Path, commit: str | None) -> tuple
     name = key.rpartition("/")[2]
     back = f'<a href="{relative(f"posts/{key}/", url)}">The post</a> ' if post else ""
     links = f'{back}<a href="{name}.ipynb" download>This notebook</a>'
-    return badges(relative("", url), second), f'{day}<div class="downloads" data-search-exclude="true">{links}</div>'
+    return badges(relative("", url), second), f'{day}<div class="downloads">{links}</div>'

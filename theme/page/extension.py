@@ -75,7 +75,7 @@ class Notations(Preprocessor):
             return ""
         path, line = self.source.tests["claim"][name]
         address = f"{self.source.link(listings.page_url(path))}#L{line}"
-        label = f'title="A test asserts this: {path}, line {line}" aria-label="tested claim" data-search-exclude="true"'
+        label = f'title="A test asserts this: {path}, line {line}" aria-label="tested claim"'
         return f'<a class="claim" id="claim-{name}" href="{address}" {label}>✓</a>'
 
 
@@ -105,8 +105,8 @@ class Formulas(Treeprocessor):
         element.set("class", "math")
         if element.tag == "span":
             markup = maths.breakable(markup)
-        text = html.escape(maths.plain_text(markup)) if in_heading else "…"  # for table of contents and search
-        element.text = self.md.htmlStash.store(late.place(markup, text, "katex"))
+        text = maths.plain_text(markup) if in_heading or element.tag == "span" else "…"  # for contents and search
+        element.text = self.md.htmlStash.store(late.place(markup, html.escape(text), "katex"))
         if element.tag != "div":
             return
         label = equations.LABEL.search(tex)
@@ -124,13 +124,12 @@ class Formulas(Treeprocessor):
     def _number(self, element: etree.Element, equation: Mark) -> None:
         element.set("id", f"eq-{equation.id}")
         number = etree.SubElement(element, "a", {"class": "equation-number", "href": f"#eq-{equation.id}"})
-        number.set("data-search-exclude", "true")
         number.text = f"({equation.number})"
         if equation.id in self.source.tests.get("equation", {}):
             path, line = self.source.tests["equation"][equation.id]
             up = posixpath.relpath(f"docs/source/{path}.md", posixpath.dirname(self.source.path))
             attributes = {"class": "equation-test", "href": f"{up}#L{line}", "title": f"{path}, line {line}"}
-            mark = etree.SubElement(element, "a", attributes | {"data-search-exclude": "true"})
+            mark = etree.SubElement(element, "a", attributes)
             mark.text = "tested"
 
     def _word(self, link: etree.Element) -> None:

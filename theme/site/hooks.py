@@ -20,12 +20,13 @@ from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, paths, report
 from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records
-from theme.site import labs, policy
+from theme.site import labs, policy, search
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
 
 ASSETS = "assets/verbatim"
 SOURCES = "source/"
+KINDS = {"posts": search.POST, "labs": search.LAB, "source": search.SOURCE}
 SHOWN = ("snippets", "docs/results", "docs/figures")  # what a notebook shows besides its text
 
 
@@ -34,6 +35,7 @@ class Build:
 
     def __init__(self, root: Path):
         self.root, self.posts, self.equations, self.wrong = root, {}, {}, ""
+        self.searched = {}  # kind, title, badge and HTML of each page by its address
         self.commit, self.report = head(root), report.load(root)
         try:
             self.posts = {post.key: post for post in pages.posts(root)}
@@ -103,7 +105,7 @@ def on_files(files: Files, config) -> Files:
         if (root / exercises.path_of(post)).is_file():
             add(f"posts/{key}/{post.name}_exercises.py", content=exercises.starter(post, root))
     for path in sorted(listings.source_files(root)):
-        add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\nsearch: {{exclude: true}}\n---\n")
+        add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\n---\n")
     return files
 
 
@@ -205,6 +207,10 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     if build.wrong:
         return told(build.wrong)
     above, below, end = _header(page, config.site_url or "")
+    kind = KINDS.get(page.file.src_uri.partition("/")[0], search.PAGE)
+    if kind != search.SOURCE and not page.is_homepage:
+        badge = " ".join(map(str, (page.meta.get("badge") or {}).values())).replace("_", " ")
+        build.searched[page.url] = kind, str(page.meta.get("title") or page.title), badge, content
     content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
     page.present_anchor_ids |= set(re.findall(r'<div id="(code-[\w-]+)"', content))  # blocks, for links to them
     if not content.lstrip().startswith("<h1"):
@@ -237,11 +243,14 @@ def _header(page: Page, site_url: str) -> tuple[str, str, str]:
 
 
 def on_post_page(output: str, page: Page, config) -> str:
-    """Put formulas and code in: the search has read the page without them."""
+    """Put formulas and code in."""
     return late.insert(output)
 
 
 def on_post_build(config) -> None:
-    """Put the Content-Security-Policy into every page."""
+    """Write the index of the search; put the Content-Security-Policy into every page."""
+    index = Path(config.site_dir) / "search/index.json"
+    index.parent.mkdir(exist_ok=True)
+    index.write_text(search.entries(build.searched, build.root), encoding="utf-8")
     if not serving:
         policy.protect(Path(config.site_dir))
