@@ -59,7 +59,7 @@ format: setup ## mend what ruff can mend
 	@$(RUN) -m ruff format .
 
 clean: ## remove what builds and tests leave behind (not .venv)
-	@rm -rf site .verified .pytest_cache .ruff_cache .hypothesis lab-output
+	@rm -rf site .verified .site-cache .pytest_cache .ruff_cache .hypothesis lab-output
 	@find snippets tests theme tools -name __pycache__ -prune -exec rm -rf {} +
 
 define setup

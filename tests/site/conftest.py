@@ -1,6 +1,7 @@
 """The site as `mkdocs build --strict` makes it, served on this machine, and a browser that notes what goes wrong."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from bs4 import BeautifulSoup
 
 from theme.page.pages import ROOT
 
+SOURCE, SPAN = re.compile(r'<pre class="source.*?</pre>', re.S), re.compile("</?span[^>]*>")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
@@ -31,7 +33,10 @@ class Pages(Mapping):
 
     def __getitem__(self, url: str) -> BeautifulSoup:
         if url not in self.parsed:
-            self.parsed[url] = BeautifulSoup(self.paths[url].read_bytes(), "html.parser")
+            text = self.paths[url].read_text(encoding="utf-8")
+            if url.startswith("source/"):  # colours aside, of which these pages have most
+                text = SOURCE.sub(lambda code: SPAN.sub("", code[0]), text)
+            self.parsed[url] = BeautifulSoup(text, "html.parser")
         return self.parsed[url]
 
     def __iter__(self):

@@ -44,7 +44,7 @@ def open_lines(text: str, root: Path) -> list[int]:
 def minutes(post: Page, root: Path) -> int:
     """How long a post takes to read, in steps of five minutes, exercises and folded code aside."""
     text = post.text.partition("\n## Exercises\n")[0]
-    lines = sum(open_lines(text, root))
+    lines = sum(open_lines(post.text, root))
     text = FENCE.sub("", text)
     formulas = len(DISPLAYED.findall(text))
     words = len(re.findall(r"\w{2,}", NOT_READ.sub(" 00 ", DISPLAYED.sub("", text))))

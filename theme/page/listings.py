@@ -17,6 +17,7 @@ from pygments.util import ClassNotFound
 
 from theme.page import exercises, late
 from theme.page.code import KINDS, marked
+from theme.page.kept import between_builds
 from theme.page.pages import ASIDES, INCLUDE
 from theme.page.source import Source, once_per_version
 
@@ -89,6 +90,7 @@ WORDS |= dict.fromkeys(("import", "from"), "kn") | dict.fromkeys(("and", "or", "
 AFTER = {"def": "nf", "class": "nc", "@": "nd"}
 
 
+@between_builds
 def python_lines(text: str) -> list[str] | None:
     """The lines of Python code as HTML with Pygments' classes, by Python's own tokenizer: its lexer takes ten times as
     long, and the site shows tens of thousands of lines. None if it is no Python that this version knows."""

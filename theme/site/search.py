@@ -1,6 +1,5 @@
 """The index of the search: each page's sections with their text, the names in their code, and the symbols in formulas."""
 
-import ast
 import html
 import json
 import keyword
@@ -8,7 +7,7 @@ import re
 from pathlib import Path
 
 from theme.page.listings import page_url
-from theme.page.source import once_per_version
+from theme.page.source import line_of, once_per_version
 
 POST, PAGE, LAB, SOURCE = range(4)  # in this order results are shown
 HEADING = re.compile(r'<h([1-3])(?: [^>]*?)? ?id="([^"]*)"[^>]*>(.*?)</h\1>', re.S)
@@ -23,6 +22,8 @@ BREAK = re.compile(r"</?(?:p|li|t[dhr]|div|[uod]l|summary|figcaption|br|d[td]|h\
 TAG = re.compile(r"<[^>]*>")
 NAME = re.compile(r"[A-Za-z]\w*[A-Z_]\w*")  # q_sample, UNet: a name that is no word
 DEFINED = re.compile(r"^\s*(?:def|class) (\w+)|^([A-Z][A-Z_]+) =", re.M)
+
+PUBLIC = re.compile(r'^(?:def|class) (?P<name>[A-Za-z]\w*)(?:.*?:\n\s*"""(?P<said>[^"\n]*))?', re.M | re.S)
 
 
 def plain(markup: str) -> str:
@@ -62,16 +63,12 @@ def sections(title: str, content: str) -> list[list[str]]:
 @once_per_version
 def definitions(path: Path) -> list[list[str]]:
     """The entries of a module: itself, its functions and classes, each with the first line of its docstring."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [["", path.stem, _first_line(tree), "", path.stem]]
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
-            found.append([f"L{node.lineno}", node.name, _first_line(node), "", node.name])
+    text = path.read_text(encoding="utf-8")
+    said = text.removeprefix('"""').partition("\n")[0] if text.startswith('"""') else ""
+    found = [["", path.stem, said.removesuffix('"""'), "", path.stem]]
+    for one in PUBLIC.finditer(text):
+        found.append([f"L{line_of(text, one.start())}", one["name"], one["said"] or "", "", one["name"]])
     return found
-
-
-def _first_line(node) -> str:
-    return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
 def entries(pages: dict[str, tuple[int, str, str, str]], root: Path) -> str:
