@@ -18,6 +18,7 @@ from bs4 import BeautifulSoup
 
 from theme.page.pages import ROOT
 
+ADDRESS, REPOSITORY = "https://example.org/", "https://github.com/example/site"  # as if it were published
 SOURCE, SPAN = re.compile(r'<pre class="source.*?</pre>', re.S), re.compile("</?span[^>]*>")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -64,7 +65,7 @@ def site(tmp_path_factory) -> Site:
     folder = tmp_path_factory.mktemp("site")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder]
-    env = {k: v for k, v in os.environ.items() if k not in ("SITE_URL", "REPOSITORY_URL")}
+    env = {**os.environ, "SITE_URL": ADDRESS, "REPOSITORY_URL": REPOSITORY}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, f"the strict build fails:\n{done.stdout}{done.stderr}"

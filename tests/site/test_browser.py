@@ -41,6 +41,10 @@ SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimat
 WIDE = """[...document.querySelectorAll("html, .badge, .badge span")]
   .filter((element) => element.scrollWidth > element.clientWidth)
   .map((element) => `${element.tagName} "${element.className}" is wider than its place`)"""
+UNREACHABLE = """[...document.querySelectorAll("article *")]
+  .filter((element) => /auto|scroll/.test(getComputedStyle(element).overflowX) && element.checkVisibility())
+  .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.tabIndex < 0)
+  .map((element) => `no key reaches ${element.outerHTML.slice(0, 120)}`)"""
 LOST = "[...document.images].filter((picture) => !picture.naturalWidth).map((picture) => picture.src)"
 LOAD_AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8") + ";0"
 AXE = """async () => (await axe.run({resultTypes: ["violations"]})).violations
@@ -56,7 +60,7 @@ def faults(tab, url: str, looks) -> list[str]:
         tab.page.emulate_media(color_scheme=scheme)
         tab.page.set_viewport_size({"width": width, "height": 800})
         tab.page.evaluate(SETTLED)
-        problems = tab.page.evaluate(WIDE)
+        problems = tab.page.evaluate(WIDE) + tab.page.evaluate(UNREACHABLE)
         tab.page.evaluate(PREPARE)
         tab.page.evaluate(SETTLED)
         problems += tab.page.evaluate(AXE)
@@ -92,7 +96,7 @@ def test_the_verified_line_and_its_details_are_sound(tab, site):
 
 
 def test_unsound_pages_are_found(tab, site):
-    bad = """<img src="none.png"><p style="width: 500px; color: #999">pale</p><img src="//other.example/x.png" alt="x">
+    bad = """<div style="overflow: auto; width: 90px"><p style="width: 99px">x</p></div><img src="none.png"><p style="width: 500px; color: #999">pale</p><img src="//other.example/x.png" alt="x">
     <script>document.title = "x"</script></article>"""
     html = site.file("contributing/").read_text().replace("</article>", bad, 1)
     html = html.replace("img-src", "img-src http:")
@@ -106,6 +110,7 @@ def test_unsound_pages_are_found(tab, site):
         "asks other.example",
         "no picture",
         "inline script violates",
+        "no key reaches",
     ):
         assert fault in found, f"{fault} is not in\n{found}"
 
@@ -207,3 +212,46 @@ def test_without_a_browser_tests_are_skipped_or_fail(monkeypatch):
     monkeypatch.setenv("REQUIRE_BROWSER", "1")
     with pytest.raises(pytest.fail.Exception, match="REQUIRE_BROWSER=1, and no Chromium"):
         no_browser("no Chromium")
+
+
+SHIFT = """() => new Promise((done) => new PerformanceObserver((list) =>
+    done(list.getEntries().reduce((sum, { value, hadRecentInput }) => sum + (hadRecentInput ? 0 : value), 0))
+  ).observe({ type: "layout-shift", buffered: true }) ?? setTimeout(() => done(0), 1500))"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("url", ["", POSTS[1], POSTS[-1]])
+def test_nothing_jumps_while_a_page_loads(url, width, tab):
+    tab.go(url, width=width)
+    tab.page.mouse.wheel(0, 1500)
+    tab.page.evaluate(SETTLED)
+    assert tab.page.evaluate(SHIFT) <= 0.05
+
+
+def test_print_has_every_font_of_formulas_and_what_is_folded(tab, site):
+    url = next(url for url in POSTS if "delimsizing size3" in site.file(url).read_text())
+    tab.go(url)
+    tab.page.wait_for_function("() => [...document.fonts].every((face) => !face.family.includes('KaTeX') || face.status == 'loaded')")
+    printed = tab.page.pdf()
+    assert {b"KaTeX_Size1", b"KaTeX_Size3", b"KaTeX_Main"} <= set(re.findall(rb"KaTeX_\w+", printed))
+
+
+def test_without_scripts_no_button_is_dead(browser, address):
+    context = browser.new_context(base_url=address, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(POSTS[0])
+    for button in ("#search-button", "#palette-button", ".copy"):
+        assert not page.locator(button).first.is_visible()
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.get_by_role("button", name="Contents").click()  # which needs no script
+    expect(page.locator("#contents a").first).to_be_visible()
+    context.close()
+
+
+def test_a_number_tells_by_key_and_touch_where_it_comes_from(tab):
+    tab.go(POSTS[0], width=390)
+    number = tab.page.locator("article .result").first
+    assert number.evaluate("(it) => getComputedStyle(it, '::after').content") == "none"
+    number.focus()
+    told = number.evaluate("(it) => getComputedStyle(it, '::after').content")
+    assert number.get_attribute("title") in told and "run of" in told

@@ -6,7 +6,7 @@ from datetime import date
 import markdown
 import pytest
 
-from theme.around import header
+from theme.around import taken
 from theme.page import references
 from theme.page.pages import ROOT, posts
 from theme.page.source import Source
@@ -68,10 +68,10 @@ def test_references_of_a_post_are_a_list_with_links_and_bibtex(post, site):
 
 def test_how_to_cite_a_page_names_its_address_and_version():
     post = POSTS[0]
-    text = header.citation(post, date(2026, 11, 5), "https://x.org/y/")
+    text = taken.citation(post, ROOT, date(2026, 11, 5), "https://x.org/y/")
     for part in (f"url = {{https://x.org/y/posts/{post.key}/}}", "Version of 5 November 2026", "year = {2026}"):
         assert part in text
-    assert "url" not in header.citation(post, None, "") and "year" not in header.citation(post, None, "")
+    assert "url" not in taken.citation(post, ROOT, None, "") and "year" not in taken.citation(post, ROOT, None, "")
 
 
 @pytest.mark.parametrize("post", POSTS, ids=lambda post: post.key)

@@ -8,15 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from theme.around.dates import last_change, written
+from theme.around.taken import NAME, citation
 from theme.page import records, results
 from theme.page.exercises import path_of
 from theme.page.lengths import minutes
 from theme.page.listings import page_url
 from theme.page.pages import Page
-from theme.page.references import folded
 from theme.page.source import relative
-
-NAME = "Verbatim"
 
 
 @cache
@@ -108,17 +106,6 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     )
 
 
-def citation(post: Page, day: date | None, site_url: str) -> str:
-    """How to cite a post: BibTeX, folded."""
-    fields = {"title": post.meta["title"], "author": f"{{The {NAME} authors}}"}
-    fields |= {"year": day.year, "note": f"Version of {day.day} {day:%B %Y}"} if day else {}
-    fields |= {"url": f"{site_url.rstrip('/')}/posts/{post.key}/"} if site_url else {}
-    lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-    text = html.escape(f"@misc{{{NAME.lower()}_{post.name.lower()},\n{lines}\n}}", quote=False)
-    block = f'<div class="highlight"><pre><code>{text}\n</code></pre></div>'
-    return f'<div class="cite">{folded(block, "Cite this page")}</div>'
-
-
 def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
     """Links to the post's program, its notebook, the starter of its exercises, and its lab."""
     name, starter = post.name, f"{post.name}_exercises.py"
@@ -130,18 +117,19 @@ def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
 
 
 def of_post(
-    post: Page, root: Path, commit: str | None, report: dict | None, site_url: str = ""
+    post: Page, root: Path, commit: str | None, report: dict | None, site_url: str = "", repository: str = ""
 ) -> tuple[str, str, str]:
-    """All that stands above and below the heading of a post, and at its end."""
+    """All that stands above and below the heading of a post, and at its end. Its badge leads to its code."""
+    code = f"{repository}/blob/HEAD/{post.meta['module']}" if repository else ""
     url, day = f"posts/{post.key}/", last_change(root, commit, paths_shown(post, root))
-    second = badge(post.meta["badge"], relative(page_url(post.meta["module"]), url))
+    second = badge(post.meta["badge"], code or relative(page_url(post.meta["module"]), url))
     lab = (root / f"docs/labs/{post.key}.ipynb").is_file()
     return (
         badges(relative("", url), second),
         page_date(day, minutes(post, root))
         + verified(post.key, report, url)
         + downloads(post, url, lab, (root / path_of(post)).is_file()),
-        citation(post, day, site_url)
+        citation(post, root, day, site_url)
         + verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
     )
 

@@ -67,7 +67,7 @@ class Notations(Preprocessor):
         except ValueError as error:
             raise self.source.error(offset + match.start(), str(error)) from error
         text = results.escape(text)
-        return text if plain else f'<span class="result" title="{results.escape(origin)}">{text}</span>'
+        return text if plain else f'<span class="result" tabindex="0" title="{results.escape(origin)}">{text}</span>'
 
     def _claim(self, name: str) -> str:
         """A small mark that leads to the claim's test, where there is one."""

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from markdown.extensions.toc import slugify
 
-from theme.around import cards, header, paths, report
+from theme.around import cards, header, paths, report, taken
 from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records
 from theme.site import labs, policy, search
 from theme.around.dates import head, last_change
@@ -35,6 +35,7 @@ class Build:
 
     def __init__(self, root: Path):
         self.root, self.posts, self.equations, self.wrong = root, {}, {}, ""
+        self.written: dict[str, str] = {}  # files that are no pages, by path
         self.searched = {}  # kind, title, badge and HTML of each page by its address
         self.commit, self.report = head(root), report.load(root)
         try:
@@ -125,7 +126,7 @@ def on_nav(nav, config, files):
     return nav
 
 
-_made: dict[tuple, tuple[str, str]] = {}  # programs and notebooks, made again only when something has changed
+_made: dict[tuple, tuple[str, str, str]] = {}  # programs and notebooks, made again only when something has changed
 
 
 def on_env(env, config, files: Files) -> None:
@@ -142,10 +143,19 @@ def on_env(env, config, files: Files) -> None:
     for key, post in build.posts.items():
         state = key, post.text, str(post.meta["title"]), url, hash(versions), hash(numbers)
         if state not in _made:
-            _made[state] = pages.program(post, root), notebook.notebook(post, root, build.equations, url)
+            day = last_change(root, build.commit, header.paths_shown(post, root))
+            said, book = taken.head(post, root, day, url), notebook.notebook(post, root, build.equations, url)
+            _made[state] = (
+                taken.with_head(pages.program(post, root), said),
+                taken.with_head_and_pictures(book, said, post, root),
+                taken.as_markdown(book, post, url),
+            )
         name = f"posts/{key}/{post.name}"
-        for ending, content in zip(("py", "ipynb"), _made[state], strict=True):
+        for ending, content in zip(("py", "ipynb"), _made[state][:2], strict=True):
             files.append(File.generated(config, f"{name}.{ending}", content=content))
+        build.written[f"posts/{key}/index.md"] = _made[state][2]
+    summaries = [(post, cards.summary(post, root)) for post in build.posts.values()]
+    build.written["llms.txt"] = taken.llms(summaries, config.site_description, url)
 
 
 def on_pre_page(page: Page, config, files) -> Page:
@@ -184,7 +194,7 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
     path, blocks, cells, first_line = f"docs/{uri}", {}, (), 1
     if uri.endswith(".ipynb"):
         markdown, blocks, cells = labs.read(root / path)
-        page.meta = {}
+        page.meta = {"summary": labs.summary(root / path)}
     elif (root / path).is_file():
         whole = (root / path).read_text(encoding="utf-8")
         first_line += whole.count("\n", 0, max(whole.find(markdown), 0))
@@ -200,6 +210,7 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
         page.meta["summary"] = cards.summary(build.posts[key], root)
         blocks = records.blocks(build.posts[key], root, page.url)
         markdown = reading.filled(markdown, build.posts[key], posts)
+        page.meta["changed"] = last_change(root, build.commit, header.paths_shown(build.posts[key], root))
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.page.extension"] = {"source": source}
@@ -210,7 +221,7 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     """Badges above the heading; date, Verified panel and downloads below it."""
     if build.wrong:
         return told(build.wrong)
-    above, below, end = _header(page, config.site_url or "")
+    above, below, end = _header(page, config)
     kind = KINDS.get(page.file.src_uri.partition("/")[0], search.PAGE)
     if kind != search.SOURCE and not page.is_homepage:
         badge = " ".join(map(str, (page.meta.get("badge") or {}).values())).replace("_", " ")
@@ -229,13 +240,14 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     return above + heading + close + below + text + end
 
 
-def _header(page: Page, site_url: str) -> tuple[str, str, str]:
+def _header(page: Page, config) -> tuple[str, str, str]:
     """What stands above and below the heading, and at the end."""
     uri, root, commit = page.file.src_uri, build.root, build.commit
     folder, _, name = uri.partition("/")
     key = name.rpartition(".")[0]
     if folder == "posts":
-        return header.of_post(build.posts[key], root, commit, build.report, site_url)
+        place = config.site_url or "", config.extra.get("repository") or ""
+        return header.of_post(build.posts[key], root, commit, build.report, *place)
     if folder == "labs":
         return *header.of_lab(key, build.posts.get(key), root, commit), ""
     if folder == SOURCES.rstrip("/"):
@@ -252,10 +264,12 @@ def on_post_page(output: str, page: Page, config) -> str:
 
 
 def on_post_build(config) -> None:
-    """Write the index of the search, keep highlighted code, put the Content-Security-Policy into every page."""
+    """Write what is no page, keep highlighted code, put the Content-Security-Policy into every page."""
     listings.python_lines.save()
-    index = Path(config.site_dir) / "search/index.json"
-    index.parent.mkdir(exist_ok=True)
-    index.write_text(search.entries(build.searched, build.root), encoding="utf-8")
+    build.written["search/index.json"] = search.entries(build.searched, build.root)
+    for name, content in build.written.items():
+        file = Path(config.site_dir) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
     if not serving:
         policy.protect(Path(config.site_dir))
