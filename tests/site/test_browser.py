@@ -85,7 +85,9 @@ def test_the_verified_line_and_its_details_are_sound(tab, site):
     report = {"date": "2026-11-25", "posts": {key: counts | {"shape_comments": 1, "oracles": [oracle] * 2}}}
     line = header.verified(key, report, url)
     details = header.verified_details(key, report, url, {"date": "2026-11-25"}, {"date": "2026-11-25"})
-    html = site.file(url).read_text().replace("</h1>", f"</h1>{line}", 1).replace("</article>", f"{details}</article>", 1)
+    html = (
+        site.file(url).read_text().replace("</h1>", f"</h1>{line}", 1).replace("</article>", f"{details}</article>", 1)
+    )
     tab.page.route("**/verified-one/", lambda route: route.fulfill(body=html, content_type="text/html"))
     found = faults(tab, f"{url.rpartition('/')[0].rpartition('/')[0]}/verified-one/", LOOKS)
     assert not found, "\n".join(found)
@@ -231,7 +233,9 @@ def test_nothing_jumps_while_a_page_loads(url, width, tab):
 def test_print_has_every_font_of_formulas_and_what_is_folded(tab, site):
     url = next(url for url in POSTS if "delimsizing size3" in site.file(url).read_text())
     tab.go(url)
-    tab.page.wait_for_function("() => [...document.fonts].every((face) => !face.family.includes('KaTeX') || face.status == 'loaded')")
+    tab.page.wait_for_function(
+        "() => [...document.fonts].every((face) => !face.family.includes('KaTeX') || face.status == 'loaded')"
+    )
     printed = tab.page.pdf()
     assert {b"KaTeX_Size1", b"KaTeX_Size3", b"KaTeX_Main"} <= set(re.findall(rb"KaTeX_\w+", printed))
 

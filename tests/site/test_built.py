@@ -44,7 +44,12 @@ def broken(site, url: str, soup, anchors: dict[str, set[str]]) -> list[str]:
         addresses += [part.split()[0] for part in element.get("srcset", "").split(",") if part]
         for link in filter(None, addresses):
             target = urlsplit(urljoin(base, link))
-            if element.get("rel") == ["canonical"] or target.scheme in ("data", "mailto") or link.startswith("#") and unquote(link[1:]) in anchors[url]:
+            if (
+                element.get("rel") == ["canonical"]
+                or target.scheme in ("data", "mailto")
+                or link.startswith("#")
+                and unquote(link[1:]) in anchors[url]
+            ):
                 continue
             if f"{target.scheme}://{target.netloc}/" != HERE:
                 found += [] if element.name == "a" else [f"{url}: {link} is loaded from another host"]
@@ -179,12 +184,18 @@ def test_a_contributors_mistake_is_shown_in_the_browser(monkeypatch):
 def test_paths_and_map_lead_to_every_post_after_what_it_needs(site):
     index, keys = site.pages[""], {f"posts/{post.key}/": post for post in POSTS}
     rows = [[link["href"] for link in row.select("li > a")] for row in index.select(".paths ol")]
-    assert sorted(url for row in rows for url in row) == sorted(link["href"] for link in index.select(".map a")) == sorted(keys)
+    assert (
+        sorted(url for row in rows for url in row)
+        == sorted(link["href"] for link in index.select(".map a"))
+        == sorted(keys)
+    )
     for row in rows:
         for url, other in pairwise(row):
             assert site.pages[url].select_one('.turn a[rel="next"]')["href"] == relative(other, url)
             assert site.pages[other].select_one('.turn a[rel="prev"]')["href"] == relative(url, other)
-        assert not site.pages[row[0]].select('.turn a[rel="prev"]') and not site.pages[row[-1]].select('.turn a[rel="next"]')
+        assert not site.pages[row[0]].select('.turn a[rel="prev"]') and not site.pages[row[-1]].select(
+            '.turn a[rel="next"]'
+        )
         for number, url in enumerate(row):
             assert all(f"posts/{need}/" in row[:number] for need in keys[url].meta["first"] if f"posts/{need}/" in row)
         for url, item in zip(row, index.select(".paths ol")[rows.index(row)].select("small"), strict=True):
@@ -212,7 +223,10 @@ def test_what_to_read_is_made_of_front_matter():
 def test_what_to_read_is_checked(tmp_path):
     def wrong(first: str, text: str) -> str:
         head = f"title: x\ndescription: x\nbadge: {{label: x, message: x}}\n{first}"
-        for name, told in (("A", (head, text)), ("B", ("title: y\nfirst: {A: ''}", "{{ read first }}\n\n{{ read next }}"))):
+        for name, told in (
+            ("A", (head, text)),
+            ("B", ("title: y\nfirst: {A: ''}", "{{ read first }}\n\n{{ read next }}")),
+        ):
             (tmp_path / f"docs/posts/{name}.md").write_text(f"---\n{told[0]}\n---\n{told[1]}\n")
         return "\n".join(line for line in front.front_matter(tmp_path) if line.startswith("docs/posts/A"))
 
@@ -229,7 +243,9 @@ def test_what_to_read_is_checked(tmp_path):
 @each_post
 def test_a_post_begins_and_ends_with_what_to_read(post, site):
     url = f"posts/{post.key}/"
-    first, after = ([p for p in site.pages[url].select("article p") if p.text.startswith(f"Read {w}")] for w in ("first", "next"))
+    first, after = (
+        [p for p in site.pages[url].select("article p") if p.text.startswith(f"Read {w}")] for w in ("first", "next")
+    )
     links = [urlsplit(urljoin(urljoin(HERE, url), a["href"])).path[1:] for a in first[0].select("a")]
     assert len(first) == len(after) == 1 and {f"posts/{key}/" for key in post.meta["first"]} <= set(links)
     assert post.meta["first"] or "nothing on this site" in first[0].text

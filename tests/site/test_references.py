@@ -63,7 +63,10 @@ def test_references_of_a_post_are_a_list_with_links_and_bibtex(post, site):
     if not references.TYPED.search(post.text):
         assert len(list_.find_all("li")) == len(entries)
     assert len(list_.select('a[href^="http"]')) >= len(list_.find_all("li")) / 2
-    assert page.select_one(".cite summary").text == "Cite this page" and post.meta["title"] in page.select_one(".cite pre").text
+    assert (
+        page.select_one(".cite summary").text == "Cite this page"
+        and post.meta["title"] in page.select_one(".cite pre").text
+    )
 
 
 def test_how_to_cite_a_page_names_its_address_and_version():

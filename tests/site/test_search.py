@@ -8,8 +8,18 @@ import pytest
 
 from theme.site import search
 
-DDPM, GUIDED, LDM, DECODER = "posts/Diffusion/", "posts/Classifier_Guided_Diffusion/", "posts/StableDiffusion/", "posts/LLM/Decoder-Only/"
-ROPE, METRICS, T5, SPAN = "posts/LLM/ROPE/", "posts/LLM/EvaluationMetricsLLM/", "posts/LLM/Encoder-Decoder/", "posts/LLM/SpanCorruption/"
+DDPM, GUIDED, LDM, DECODER = (
+    "posts/Diffusion/",
+    "posts/Classifier_Guided_Diffusion/",
+    "posts/StableDiffusion/",
+    "posts/LLM/Decoder-Only/",
+)
+ROPE, METRICS, T5, SPAN = (
+    "posts/LLM/ROPE/",
+    "posts/LLM/EvaluationMetricsLLM/",
+    "posts/LLM/Encoder-Decoder/",
+    "posts/LLM/SpanCorruption/",
+)
 CFG, NCSN, CLIP, GLIP, LORA = "posts/CFG/", "posts/NCSN/", "posts/CLIP/", "posts/GLIP/", "posts/LLM/LORA/"
 BERT, ROBERTA, PERFORMER = "posts/LLM/BERT/", "posts/LLM/Roberta/", "posts/LLM/Performer/"
 
@@ -49,7 +59,12 @@ QUERIES = {
     "ntk": [f"{ROPE}#longer-texts", f"{ROPE}#is-the-exponent"],
     "long context": [f"{ROPE}#longer-texts", f"{DECODER}#may-a-text"],
     "interleaved or half split": [f"{ROPE}#two-layouts", f"{ROPE}#which-layout"],
-    "padding mask": [f"{CLIP}#do-i-need", f"{DECODER}#what-about-padding", f"{ROBERTA}#does-a-padding", f"{PERFORMER}#may-i-mask"],
+    "padding mask": [
+        f"{CLIP}#do-i-need",
+        f"{DECODER}#what-about-padding",
+        f"{ROBERTA}#does-a-padding",
+        f"{PERFORMER}#may-i-mask",
+    ],
     "flash attention": [f"{DECODER}#is-this-flashattention"],
     "grouped query attention": [f"{DECODER}#which-query-heads", f"{DECODER}#gpt-2-and-llama", f"{DECODER}#two-blocks"],
     "rmsnorm": [f"{DECODER}#is-rmsnorm", f"{DECODER}#two-blocks"],
@@ -113,7 +128,9 @@ def test_posts_come_before_labs_before_source(found, site):
     for query in ("noise", "q_sample", "sample", "loss", "attention"):
         shown = [kinds[one.partition("#")[0]] for one in found(query)]
         assert shown == sorted(shown) and shown[0] == search.POST, query
-    shown = " ".join(one for url, _, kind, entries, _ in index if kind != search.SOURCE for entry in entries for one in entry)
+    shown = " ".join(
+        one for url, _, kind, entries, _ in index if kind != search.SOURCE for entry in entries for one in entry
+    )
     names = (one[1] for *_, kind, entries, _ in index if kind == search.SOURCE for one in entries if "_" in one[1])
     source = found(next(name for name in names if name not in shown))
     assert re.fullmatch(r"source/snippets/.*/#L\d+", source[0]), source
@@ -121,7 +138,10 @@ def test_posts_come_before_labs_before_source(found, site):
 
 def test_the_index_is_small_and_has_names_and_symbols(site):
     assert len(gzip.compress((site.folder / "search/index.json").read_bytes())) <= 400 * 1024
-    index = {url: {one[0]: one for one in sections} for url, _, _, sections, _ in json.loads((site.folder / "search/index.json").read_text())}
+    index = {
+        url: {one[0]: one for one in sections}
+        for url, _, _, sections, _ in json.loads((site.folder / "search/index.json").read_text())
+    }
     ddpm = index[DDPM]
     assert "q_sample" in ddpm["adding-noise"][4].split() and "ᾱ" in ddpm[""][2]
     assert not any("tested claim" in one[2] or "@inproceedings" in one[2] for one in ddpm.values())

@@ -18,7 +18,7 @@ each_post = pytest.mark.parametrize("post", POSTS, ids=lambda post: post.key)
 def test_a_post_is_there_as_markdown_with_its_code_and_numbers(post, site):
     text = (site.folder / f"posts/{post.key}/index.md").read_text()
     prose = re.sub(r"^```.*?^```$|\$\$.*?\$\$|\$[^$\n]+\$|`[^`\n]+`", "", text, flags=re.S | re.M)
-    assert not re.search(r"\{\{|\}\}|--8<--|attachment:|\label|\]\((?!https?://|#)", prose), prose[:0]
+    assert not re.search(r"\{\{|\}\}|--8<--|attachment:|\\label|\]\((?!https?://|#)", prose)
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
     lines = {line for block in blocks for line in block.split("\n")}
     assert set(program(post).split("\n")) <= lines
@@ -34,7 +34,7 @@ def test_downloads_say_where_they_are_from_what_they_need_and_their_licence(post
     folder = site.folder / f"posts/{post.key}"
     for ending in ("py", "ipynb"):
         head = (folder / f"{post.name}.{ending}").read_text()[:3000]
-        for part in (f"{ADDRESS}posts/{post.key}/", "MIT License", "pip install torch", "Copyright (c)", "version of"):
+        for part in (f"{ADDRESS}posts/{post.key}/", "MIT License", "pip install ", "Copyright (c)", "version of"):
             assert part in head, (ending, part)
 
 
@@ -57,7 +57,9 @@ def test_machines_find_the_posts_and_labs_and_nothing_else(site):
 @each_post
 def test_a_post_has_the_tags_of_cards_and_of_citation_managers(post, site):
     page = site.pages[f"posts/{post.key}/"]
-    tags = {tag.get("property") or tag.get("name"): tag["content"] for tag in page.find_all("meta") if tag.get("content")}
+    tags = {
+        tag.get("property") or tag.get("name"): tag["content"] for tag in page.find_all("meta") if tag.get("content")
+    }
     assert tags["og:title"] == tags["citation_title"] == post.meta["title"]
     assert tags["og:url"] == tags["citation_public_url"] == f"{ADDRESS}posts/{post.key}/"
     assert tags["citation_author"] and len(tags["og:description"]) > 50

@@ -46,26 +46,26 @@ def with_head(program: str, lines: list[str]) -> str:
     return "".join(f"# {line}\n" for line in lines) + "\n" + program
 
 
-def with_head_and_pictures(notebook: str, lines: list[str], post: Page, root: Path) -> str:
-    """A notebook with its head below the title, and a last cell that shows the pictures which the program saved."""
-    book, record = json.loads(notebook), records.load(root, post.key)
+def with_head_and_pictures(book: dict, lines: list[str], post: Page, root: Path) -> str:
+    """The file of a notebook with its head, and a cell behind the program that shows the pictures which it saved."""
+    record, cells = records.load(root, post.key), list(book["cells"])
     said = {"cell_type": "markdown", "id": "head", "metadata": {}, "source": "\n".join(f"> {line}  " for line in lines)}
-    book["cells"].insert(0, said)
+    cells.insert(0, said)
     if record and record["pictures"]:
         names = "".join(f"display(Image({name!r}))\n" for name in record["pictures"])
         code = f"from IPython.display import Image, display\n\n{names}".rstrip("\n")
         cell = {"cell_type": "code", "id": "pictures", "metadata": {"tags": ["pictures"]}, "execution_count": None}
-        last = max(at for at, one in enumerate(book["cells"]) if one["cell_type"] == "code")
-        book["cells"].insert(last + 1, cell | {"outputs": [], "source": code})
-    return json.dumps(book, indent=1)
+        last = max(at for at, one in enumerate(cells) if one["cell_type"] == "code")
+        cells.insert(last + 1, cell | {"outputs": [], "source": code})
+    return json.dumps(book | {"cells": cells}, indent=1)
 
 
-def as_markdown(notebook: str, post: Page, site_url: str) -> str:
+def as_markdown(book: dict, post: Page, site_url: str) -> str:
     """A post as plain Markdown: numbers filled in, code included, links and pictures with whole addresses."""
     figures = {Path(found["path"]).name: found["path"] for found in FIGURE.finditer(post.text)}
     parts = []
-    for cell in json.loads(notebook)["cells"]:
-        text = "".join(cell["source"])
+    for cell in book["cells"]:
+        text = cell["source"]
         if cell["cell_type"] == "code":
             text = f"```python\n{text}\n```"
         parts.append(ATTACHED.sub(lambda found: f"({site_url.rstrip('/')}/{figures.get(found[1], found[1])})", text))
