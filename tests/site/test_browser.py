@@ -45,6 +45,9 @@ UNREACHABLE = """[...document.querySelectorAll("article *")]
   .filter((element) => /auto|scroll/.test(getComputedStyle(element).overflowX) && element.checkVisibility())
   .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.tabIndex < 0)
   .map((element) => `no key reaches ${element.outerHTML.slice(0, 120)}`)"""
+SMALL = """[...document.querySelectorAll("figure img[src$='.svg']")]
+  .filter((picture) => picture.checkVisibility() && picture.clientWidth < 0.85 * picture.getAttribute("width"))
+  .map((picture) => `${picture.src} is drawn at ${picture.clientWidth} pixels: its letters are too small`)"""
 LOST = "[...document.images].filter((picture) => !picture.naturalWidth).map((picture) => picture.src)"
 LOAD_AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8") + ";0"
 AXE = """async () => (await axe.run({resultTypes: ["violations"]})).violations
@@ -60,7 +63,7 @@ def faults(tab, url: str, looks) -> list[str]:
         tab.page.emulate_media(color_scheme=scheme)
         tab.page.set_viewport_size({"width": width, "height": 800})
         tab.page.evaluate(SETTLED)
-        problems = tab.page.evaluate(WIDE) + tab.page.evaluate(UNREACHABLE)
+        problems = [fault for kind in (WIDE, UNREACHABLE, SMALL) for fault in tab.page.evaluate(kind)]
         tab.page.evaluate(PREPARE)
         tab.page.evaluate(SETTLED)
         problems += tab.page.evaluate(AXE)

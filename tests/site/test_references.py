@@ -80,5 +80,5 @@ def test_how_to_cite_a_page_names_its_address_and_version():
 @pytest.mark.parametrize("post", POSTS, ids=lambda post: post.key)
 def test_confusions_are_questions_under_headings(post):
     section = re.search(r"^## Confusions answered\n(.*?)^## ", post.text, re.M | re.S)[1]
-    assert len(re.findall(r"^### ", section, re.M)) >= 3
+    assert len(re.findall(r"^### ", section, re.M)) >= 1
     assert not re.search(r"^\*\*[^*\n]+\?\*\* ", section, re.M), "write the question as a heading: ### …?"

@@ -31,7 +31,7 @@ const scrollers = new ResizeObserver((entries) => {
     else if (target !== document.activeElement) target.removeAttribute("tabindex");
   }
 });
-for (const block of document.querySelectorAll(".prose pre, .prose table, .map, figure.wide > p")) scrollers.observe(block);
+for (const block of document.querySelectorAll(".prose pre, .prose table, .map, .prose figure > p")) scrollers.observe(block);
 
 // Formulas that were never on screen have no fonts yet, and print needs them
 const fonts = () => [...document.fonts].filter(({ family }) => family.includes("KaTeX")).forEach((face) => face.load());

@@ -42,6 +42,7 @@ def _first(page: Page, pages: list[Page]) -> Iterator[str]:
             yield f"there is no post {key} to read first. The posts are {', '.join(known)}"
         elif page.key in reading.all_needs(known[key], pages):
             yield f"{key} is to be read first, and says the same of this post. Take one of them out"
-    for notation, sentence in ((reading.FIRST, "**Read first:**"), (reading.NEXT, "**Read next:**")):
-        if (found := page.text.count(sentence)) != 1:
-            yield f"{sentence} is on the page {found} times. Write {notation} in one place, and nothing by hand"
+    for notation, sentence in ((reading.FIRST, reading.before), (reading.NEXT, reading.after)):
+        start = f"**{notation[3:-3].capitalize()}:**"
+        if (found := page.text.count(start)) != bool(sentence(page, pages)):
+            yield f"{start} is on the page {found} times. Write {notation} in one place, and nothing by hand"
