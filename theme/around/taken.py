@@ -83,7 +83,7 @@ def citation(post: Page, root: Path, day: date | None, site_url: str) -> str:
     """How to cite a post: BibTeX, folded."""
     author = owner(root).partition(" the ")[2] or f"{NAME} authors"
     fields = {"title": post.meta["title"], "author": f"{{The {author}}}"}
-    fields |= {"year": day.year, "note": version(day).capitalize()} if day else {}
+    fields |= {"year": day.year, "note": version(day).replace("v", "V", 1)} if day else {}
     fields |= {"url": f"{site_url.rstrip('/')}/posts/{post.key}/"} if site_url else {}
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     text = html.escape(f"@misc{{{NAME.lower()}_{post.name.lower()},\n{lines}\n}}", quote=False)

@@ -26,7 +26,8 @@ def path_of(page) -> str:
 
 def needs(page) -> dict[str, str]:
     """The posts to read first, by key, each with what the page says behind its name."""
-    return page.meta.get("first") or {}
+    said = page.meta.get("first")
+    return said if isinstance(said, dict) else {}
 
 
 def depths(pages: list) -> dict[str, int]:
