@@ -207,10 +207,10 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
     key = uri.removeprefix("posts/").removesuffix(".md")
     key = key if uri.startswith("posts/") else None
     if key:
-        page.meta["summary"] = cards.summary(build.posts[key], root)
-        blocks = records.blocks(build.posts[key], root, page.url)
         markdown = reading.filled(markdown, build.posts[key], posts)
         page.meta["changed"] = last_change(root, build.commit, header.paths_shown(build.posts[key], root))
+        page.meta["summary"] = cards.summary(build.posts[key], root)
+        blocks = records.blocks(build.posts[key], root, page.url)
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.page.extension"] = {"source": source}
