@@ -13,7 +13,7 @@ from theme.page.pages import posts
 from theme.page.source import blank, line_of, place
 
 TEXTS = {".md", ".py", ".ipynb", ".json", ".yml", ".css", ".js", ".html", ".txt", ".toml"}
-UNFINISHED = re.compile("TO" + r"DO[(:,]")
+UNFINISHED = re.compile("TO" + r"DO[(:]|\{TO" + "DO,")
 GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]+")
 ALTERNATIVE = re.compile(r"!\[[^\]]*\]")
 MIXED = re.compile("[A-Za-z][\u0370-\u03ff\u0400-\u052f]|[\u0370-\u03ff\u0400-\u052f][A-Za-z]")
