@@ -1,6 +1,8 @@
 """A page as its reader meets it: nothing jumps, print is right, no button is dead, numbers tell where they come from."""
 
+import gzip
 import re
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -50,3 +52,12 @@ def test_a_number_tells_by_key_and_touch_where_it_comes_from(tab):
     number.focus()
     told = number.evaluate("(it) => getComputedStyle(it, '::after').content")
     assert number.get_attribute("title") in told and "run of" in told
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_view_of_the_index_weighs_at_most_300_kib_with_its_pictures(width, tab, site):
+    tab.go("", width=width)
+    tab.page.wait_for_load_state("networkidle")
+    files = {site.file(unquote(urlsplit(one.url).path).lstrip("/")) for one in tab.requests}
+    sizes = {file.relative_to(site.folder).as_posix(): len(gzip.compress(file.read_bytes())) for file in files}
+    assert any(name.startswith("figures/") for name in sizes) and sum(sizes.values()) <= 300 * 1024, sizes
