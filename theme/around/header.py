@@ -49,7 +49,8 @@ def badges(home: str, second: str = "") -> str:
 
 def page_date(day: date | None, minutes: int = 0) -> str:
     """The date of the last change, where history tells it, and the minutes to read."""
-    parts = [f"Last changed {written(day)}"] * bool(day) + [f"{minutes} minutes to read"] * bool(minutes)
+    parts = [f"Last changed {written(day)}"] if day else []
+    parts += [f"{minutes} minutes to read"] if minutes else []
     return f'<p class="page-date">{" · ".join(parts)}</p>' if parts else ""
 
 
