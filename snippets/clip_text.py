@@ -111,7 +111,8 @@ class TextEncoder(nn.Module):
     def hidden_states(self, tokens: Tensor) -> list[Tensor]:
         """The stream of tokens (B, T) before the first layer and after each one, without the last norm.
 
-        Stable Diffusion 2 takes `norm(hidden_states(tokens)[-2])`.
+        Stable Diffusion 2 takes `norm(hidden_states(tokens)[-2])` of all 24 layers; its own folder holds
+        23 of them, and there that is `states(tokens)`.
         """
         place = torch.arange(tokens.shape[1], device=tokens.device)  # (T,)
         states = [self.token(tokens) + self.position(place)]

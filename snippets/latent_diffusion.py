@@ -122,7 +122,7 @@ def quiz_answers(examples: list[Scene]) -> Tensor:
 def train_text(text: TextEncoder, examples: list[Scene], num_steps: int, batch_size: int = 32) -> TextEncoder:
     """Train a text encoder to say what captions say. The quiz is thrown away afterwards."""
     generator = torch.Generator().manual_seed(0)
-    quiz, answers = Quiz(text.config.width), quiz_answers(examples)  # of (N, 4, K)
+    quiz, answers = Quiz(text.config.width), quiz_answers(examples)  # _, _ answers (N, 4, K)
     tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
     parameters = [*text.parameters(), *quiz.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3, betas=(0.9, 0.99), fused=True)
@@ -262,7 +262,7 @@ def guided_noise(model: LatentDiffusion, tokens: Tensor, empty: Tensor, guidance
 
     @torch.no_grad()
     def predict(x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
-        both = model.unet(torch.cat([x, x]), torch.cat([t, t]), states)  # (2 * B, Z, H, W)
+        both = model.unet(torch.cat([x, x]), torch.cat([t, t]), states)  # (_, Z, H, W)
         told, untold = both.chunk(2)  # (B, Z, H, W), (B, Z, H, W) in the order of the line above
         noise = model.as_noise(guide(told, untold, guidance), x, alpha_bar)  # (B, Z, H, W)
         return noise
@@ -348,26 +348,26 @@ def main() -> None:
     """Train an autoencoder, a text encoder and a U-Net on drawn scenes; draw pictures from captions."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.stack([scene.picture for scene in scenes(3000, generator)])  # (N, 3, 32, 32)
+    pictures = torch.stack([scene.picture for scene in scenes(3000, generator)])
     autoencoder = AutoencoderKL(AutoencoderConfig(widths=(16, 32, 32)))
     autoencoder = train_autoencoder(autoencoder, pictures, AUTOENCODER_STEPS)
     examples = scenes(3000, generator, max_shapes=1)  # one shape a picture is learnt faster; no red square
-    pictures = torch.stack([scene.picture for scene in examples])  # (N, 3, 32, 32)
-    tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
+    pictures = torch.stack([scene.picture for scene in examples])
+    tokens = encode_captions([scene.caption for scene in examples])
     text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
     text = train_text(text, examples, TEXT_STEPS)
     unet = ConditionedUNet(UNetConfig(4, (32, 64), heads=(2, 2)))
     scale = latent_scale(autoencoder, pictures[:256], generator)
     schedule = NoiseSchedule(scaled_linear_beta())
     model = LatentDiffusion(autoencoder, text, unet, schedule, scale, noise_from_velocity)
-    latents = model.to_latents(pictures, generator)  # (N, 4, 8, 8)
-    empty = encode_captions([""])[0]  # (L,)
+    latents = model.to_latents(pictures, generator)
+    empty = encode_captions([""])[0]
     model = train_latent(model, latents, tokens, empty, TRAIN_STEPS)
     captions = [scene.caption for scene in scenes(10, torch.Generator().manual_seed(2), True, max_shapes=1)]
     captions = [*captions, *[scene.caption for scene in scenes(10, generator, max_shapes=1)]]  # 10 new pairs
     predict = guided_noise(model, encode_captions(captions), empty, guidance=3.0)
-    noise = torch.randn(len(captions), 4, 8, 8, generator=generator)  # (20, 4, 8, 8)
-    drawn = draw_ddim(model, predict, noise, num_steps=20)  # (20, 3, 32, 32)
+    noise = torch.randn(len(captions), 4, 8, 8, generator=generator)
+    drawn = draw_ddim(model, predict, noise, num_steps=20)
     save_grid("drawn.png", drawn)
     print(f"latents times {scale:.2f}: standard deviation {latents.std():.2f}")
     print("drawn.png, row by row:", *captions, sep="\n")

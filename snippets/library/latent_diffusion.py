@@ -3,7 +3,7 @@
 Shapes: B batch, H height, W width.
 """
 
-# --8<-- [start:draw]
+# --8<-- [start:draw-library]
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
@@ -19,4 +19,4 @@ def draw_by_diffusers(folder: str, prompts: list[str], noise: Tensor, guidance: 
     return drawn.to(torch.float32)
 
 
-# --8<-- [end:draw]
+# --8<-- [end:draw-library]

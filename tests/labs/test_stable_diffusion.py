@@ -1,11 +1,23 @@
 """The lab of latent diffusion: what the post says of its autoencoders."""
 
-import pytest
+from functools import cache
 
+import pytest
+import torch
+
+from snippets.data.scenes import COLOURS, KINDS, scenes
 from tests.labs.spread import greater, p_value, tie
 
 LAB = "StableDiffusion"
 ASKED = ("colour", "kind", "place")
+
+
+@cache
+def lab_scenes():
+    """The lab's test scenes, whose captions no training scene has."""
+    trained_on = {scene.caption for scene in scenes(6000, torch.Generator().manual_seed(1), max_shapes=2)}
+    drawn = scenes(4 * 96, torch.Generator().manual_seed(2), max_shapes=2)
+    return [scene for scene in drawn if scene.caption not in trained_on][:96]
 
 
 def test_the_captions_of_the_test_are_not_in_training(results):
@@ -37,20 +49,26 @@ def test_places_count_more_than_channels(results):
 def test_a_small_kl_weight_costs_nothing(results):
     lab = results(LAB)
     tie(lab["size.standard.psnr"], lab["size.kl.hundredth.psnr"], within=0.5)
+    for name in ASKED:
+        tie(lab[f"size.standard.{name}"], lab[f"size.kl.hundredth.{name}"], within=0.1)
     greater(lab["size.kl.hundredth.nats"], lab["size.standard.nats"], paired=True)
     greater(lab["size.standard.nats"], lab["size.kl.thousandfold.nats"], paired=True)
     greater(lab["size.standard.psnr"], lab["size.kl.thousandfold.psnr"], paired=True)
 
 
-@pytest.mark.claim("ldm-terms")
-def test_further_terms_do_not_help_a_short_training(results):
-    size, terms = results(LAB)["size.standard"], results(LAB)["terms"]
+def perceptual_term(lab):
+    size, terms = lab["size.standard"], lab["terms"]
     greater(size["psnr"], terms["perceptual"]["psnr"], paired=True)
     assert 1.5 < size["psnr"]["mean"] - terms["perceptual"]["psnr"]["mean"] < 2.5
     greater(size["colour"], terms["perceptual"]["colour"], paired=True)
     pairs = zip(size["perceptual"]["seeds"], terms["perceptual"]["perceptual"]["seeds"], strict=True)
     assert all(with_it < without for without, with_it in pairs)
     assert p_value(size["perceptual"], terms["perceptual"]["perceptual"], paired=True) > 0.05
+
+
+@pytest.mark.claim("ldm-terms")
+def test_the_adversarial_term_does_not_help_a_short_training(results):
+    size, terms = results(LAB)["size.standard"], results(LAB)["terms"]
     greater(size["psnr"], terms["adversarial"]["psnr"], paired=True)
     assert size["psnr"]["mean"] - terms["adversarial"]["psnr"]["mean"] < 0.5
     for name, within in (("colour", 0.1), ("place", 0.1)):
@@ -58,13 +76,26 @@ def test_further_terms_do_not_help_a_short_training(results):
 
 
 @pytest.mark.claim("ldm-order")
-def test_sizes_are_read_sooner_than_colours_and_kinds(results):
-    """Of the row with the least training, and of the worst latent."""
+def test_colour_and_kind_are_lost_in_the_two_worst_rows(results):
+    """One answer to everything is right as often: 23 % of the tested shapes are blue, 30 % circles."""
     size = results(LAB)["size"]
+    shapes = [shape for scene in lab_scenes() for shape in scene.shapes]
+    blue = sum(shape.colour == "blue" for shape in shapes) / len(shapes)
+    circle = sum(shape.kind == "circle" for shape in shapes) / len(shapes)
     for row in (size["factor"]["8"], size["kl"]["thousandfold"]):
-        greater(row["size"], row["colour"], paired=True)
-        greater(row["size"], row["kind"], paired=True)
-    greater(size["standard"]["colour"], size["standard"]["kind"], paired=True)
+        assert all(abs(share - blue) < 0.1 for share in row["colour"]["seeds"])
+        assert all(abs(share - circle) < 0.1 for share in row["kind"]["seeds"])
+        greater(size["standard"]["colour"], row["colour"], paired=True)
+        greater(size["standard"]["kind"], row["kind"], paired=True)
+
+
+@pytest.mark.claim("ldm-eye")
+def test_the_network_of_the_perceptual_term_is_a_weak_one(results):
+    lab, words = results(LAB), [*COLOURS, *KINDS]
+    shown = [any(word in (s.colour, s.kind) for s in scene.shapes) for scene in lab_scenes() for word in words]
+    assert 0.55 < 1 - sum(shown) / len(shown) < 0.65
+    assert 0.75 < lab["eye"] < 0.85
+    perceptual_term(lab)
 
 
 @pytest.mark.claim("ldm-scaled")

@@ -78,7 +78,7 @@ def test_scaled_latents_have_the_standard_deviation_1(formula):
     mean, log_variance = model.autoencoder.encode(pictures)
     latents = sample_latent(mean, log_variance, noise_like(mean, seeded())).detach()
     scaled = model.to_latents(pictures, seeded())
-    names = {r"\tilde z": scaled, "s": model.scale, "z": latents}
+    names = {r"\tilde z": scaled, r"\kappa": model.scale, "z": latents}
     formula("ldm-scale").holds(names | {r"\operatorname{std}": torch.std}, relations=2, tolerance=1e-6)
     assert abs(scaled.std() - 1) < 1e-5 < 0.1 < abs(latents.std() - 1)
 
@@ -138,6 +138,15 @@ def test_schedule_is_linear_in_the_root_as_in_diffusers(formula, agrees):
     assert (ours.alpha_bar - straight.alpha_bar).max() > 0.1
     named = DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012)
     torch.testing.assert_close(straight.alpha_bar, named.alphas_cumprod.double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.claim("ldm-last-level")
+def test_the_last_level_keeps_a_little_signal(agrees):
+    """Which the library's schedule does too, unless it is asked to rescale."""
+    last = NoiseSchedule(page.scaled_linear_beta()).alpha_bar[-1].item()
+    assert 0.00465 < last < 0.00475
+    agrees(last, DDIMScheduler(**SCHEDULE).alphas_cumprod[-1].item(), "diffusers.DDIMScheduler", 1e-6)
+    assert DDIMScheduler(**SCHEDULE, rescale_betas_zero_snr=True).alphas_cumprod[-1] < 1e-6
 
 
 # the loss
@@ -311,6 +320,8 @@ def test_the_example_by_hand():
     """Two numbers of a latent."""
     mean, log_variance = latent(1.5, -0.5), latent(0.25, 0.04).log()
     assert [round(x, 2) for x in kl_divergence(mean, log_variance).tolist()] == [2.7]
+    each = [kl_divergence(mean[:, i : i + 1], log_variance[:, i : i + 1]).item() for i in range(2)]
+    assert [round(x, 3) for x in each] == [1.443, 1.254]
     torch.testing.assert_close(sample_latent(mean, log_variance, latent(1.0, -2.0)), latent(2.0, -0.9))
 
 

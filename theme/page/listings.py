@@ -49,6 +49,7 @@ def python_fence(source: Source):
         path, section, line, kind = title.split(":") if title else ("", "", "", "")
         src, hint = exercises.without_hint(src) if kind == "solution" else (src, "")
         block = section_html(source.root / path, int(line), src) if title else None
+        block = block or python_html(src)
         if block is None:
             block = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
         start, end = block.index("<code>") + 6, block.index("</code>")
@@ -88,12 +89,16 @@ WORDS |= dict.fromkeys(("import", "from"), "kn") | dict.fromkeys(("and", "or", "
 AFTER = {"def": "nf", "class": "nc", "@": "nd"}
 
 
-def python_lines(text: str) -> list[str]:
+def python_lines(text: str) -> list[str] | None:
     """The lines of Python code as HTML with Pygments' classes, by Python's own tokenizer: its lexer takes ten times as
-    long, and the site shows tens of thousands of lines."""
+    long, and the site shows tens of thousands of lines. None if it is no Python that this version knows."""
     plain, before = text.split("\n"), ""
     marks = [[] for _ in plain]  # of each line: where a span starts and ends, and its class
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, IndentationError):
+        return None
+    for token in tokens:
         sort = SORTS.get(token.type)
         if token.type == tokenize.OP:
             sort = "o" if token.string.strip("()[]{},:;.") else None  # brackets and commas look like text
@@ -118,20 +123,20 @@ def _marked_line(line: str, spans: list[tuple[int, int, str]]) -> str:
     parts, at = [], 0
     for start, end, sort in spans:
         if end > start:
-            parts += [html.escape(line[at:start]), f'<span class="{sort}">{html.escape(line[start:end])}</span>']
+            parts += [
+                html.escape(line[at:start], quote=False),
+                f'<span class="{sort}">{html.escape(line[start:end], quote=False)}</span>',
+            ]
             at = end
-    return "".join(parts) + html.escape(line[at:])
+    return "".join(parts) + html.escape(line[at:], quote=False)
 
 
 @once_per_version
 def highlighted(path: Path) -> tuple[list[str], list[str]]:
     """The lines of a file, as they are and as highlighted HTML."""
     text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        try:
-            return text.split("\n"), python_lines(text)
-        except (tokenize.TokenError, IndentationError):
-            pass  # it is no Python that this version knows; Pygments takes anything
+    if path.suffix == ".py" and (lines := python_lines(text)) is not None:
+        return text.split("\n"), lines
     try:
         lexer = get_lexer_for_filename(path.name, stripnl=False)
     except ClassNotFound:
@@ -145,7 +150,17 @@ def section_html(path: Path, line: int, code: str) -> str | None:
     last = line + code.rstrip("\n").count("\n")
     if plain[line - 1 : last] != code.rstrip("\n").split("\n"):
         return None  # a solution without its hint
-    shown = "\n".join(lines[line - 1 : last])
+    return _python_block(lines[line - 1 : last])
+
+
+def python_html(code: str) -> str | None:
+    """A block of code, highlighted; None if it is no Python that this version knows."""
+    lines = python_lines(code.strip("\n") + "\n")
+    return None if lines is None else _python_block(lines)
+
+
+def _python_block(lines: list[str]) -> str:
+    shown = "\n".join(lines)
     return f'<div class="language-python highlight"><pre><span></span><code>{shown}\n</code></pre></div>'
 
 

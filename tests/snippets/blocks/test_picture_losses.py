@@ -51,7 +51,7 @@ def test_the_judge_sees_patches():
 def test_the_judges_loss_is_its_formula(formula):
     real, rebuilt = torch.randn(2, 60).double() * 2
     zero = torch.zeros(()).double()
-    names = {"L_D": page.judge_loss(real, rebuilt), "d(x)": real, r"d(\hat x)": rebuilt, r"\mathbb{E}": torch.mean}
+    names = {"L_J": page.judge_loss(real, rebuilt), "J(x)": real, r"J(\hat x)": rebuilt, r"\mathbb{E}": torch.mean}
     formula("ldm-judge").holds(names | {r"\max": lambda a, b: torch.maximum(a + zero, b)})
     assert page.judge_loss(torch.tensor([1.0, 4.0]), torch.tensor([-1.0, -3.0])) == 0
     assert page.judge_loss(torch.tensor([-1.0]), torch.tensor([-1.0])) == 1  # taken for rebuilt: real ones count

@@ -43,7 +43,7 @@ def test_attention_is_its_formula(formula):
     layer.to_out[0] = torch.nn.Identity()
     query, key, value = layer.to_q(pixels)[0], layer.to_k(text)[0], layer.to_v(text)[0]
     names = {"o": layer(pixels, text)[0, 3], "q": query[3], "k_j": lambda j: key[j], "v_j": lambda j: value[j]}
-    formula("ldm-attention").holds(names | {"k_r": lambda r: key[r], "d": 6, "j": range(4), "r": range(4)})
+    formula("ldm-attention").holds(names | {"k_i": lambda i: key[i], "d": 6, "j": range(4), "i": range(4)})
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def test_geglu_is_its_formula_and_has_the_value_first(formula):
     layer = perturbed(page.GEGLU(6, 5).double())
     x = torch.randn(3, 7, 6).double()
     value, gate = (F.linear(x, w, b) for w, b in zip(layer.proj.weight.split(5), layer.proj.bias.split(5), strict=True))
-    formula("ldm-geglu").holds({"y": layer(x), "a": value, "g": gate, r"\operatorname{GELU}": F.gelu})
+    formula("ldm-geglu").holds({"h": layer(x), "a": value, "g": gate, r"\operatorname{GELU}": F.gelu})
     assert (layer(x) - gate * F.gelu(value)).abs().max() > 0.01
 
 

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from snippets.diffusers_folders import load_stable_diffusion
 from snippets.latent_diffusion import draw_ddim, draw_euler, guided_noise
@@ -21,7 +21,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.claim("ldm-library")
-def test_the_same_pictures(written, agrees):
+def test_the_same_pictures(written, agrees, tmp_path):
     made, folder = written
     prompts, noise = ["a bad cab", "a"], torch.randn(2, 4, 8, 12)
     theirs = latent_diffusion.draw_by_diffusers(folder, prompts, noise.clone(), 5.0, 4)
@@ -32,6 +32,15 @@ def test_the_same_pictures(written, agrees):
     agrees(draw_ddim(model, predict, noise, 4) / 2 + 0.5, theirs, "diffusers.StableDiffusionPipeline", 1e-3)
     assert (draw_euler(model, predict, noise, 4) / 2 + 0.5 - theirs).abs().max() > 0.01
     assert theirs.shape == (2, 3, 16, 24) and 0 <= theirs.min() < theirs.max() <= 1
+    other = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    other.scheduler = PNDMScheduler.from_config(other.scheduler.config, skip_prk_steps=True)
+    other.save_pretrained(tmp_path)
+    by_pndm = latent_diffusion.draw_by_diffusers(str(tmp_path), prompts, noise.clone(), 5.0, 4)
+    assert (by_pndm - theirs).abs().max() > 0.01
+    other.scheduler = DDIMScheduler.from_config(other.scheduler.config)
+    other.save_pretrained(tmp_path)
+    again = latent_diffusion.draw_by_diffusers(str(tmp_path), prompts, noise.clone(), 5.0, 4)
+    torch.testing.assert_close(again, theirs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.claim("ldm-scale-outside")
@@ -53,3 +62,8 @@ def test_the_pipeline_guides_away_from_the_empty_text(written):
     empty = made.text_encoder(made.tokenizer([""], **settings).input_ids)[0]
     torch.testing.assert_close(untold, empty)
     assert untold.abs().min(dim=-1).values.max() > 1e-3 and (told - untold).abs().max() > 0.1
+    theirs = StableDiffusionXLPipeline  # another model: zeros, where no negative prompt is given
+    assert inspect.signature(theirs.__init__).parameters["force_zeros_for_empty_prompt"].default is True
+    source = inspect.getsource(theirs.encode_prompt)
+    assert "negative_prompt is None and self.config.force_zeros_for_empty_prompt" in source
+    assert "negative_prompt_embeds = torch.zeros_like(prompt_embeds)" in source
