@@ -96,12 +96,6 @@ def on_files(files: Files, config) -> Files:
     def add(uri: str, **content) -> None:
         files.append(File.generated(config, uri, **content))
 
-    for file in [file for file in files if file.src_uri.startswith("labs/") and file.src_uri.endswith(".ipynb")]:
-        files.remove(file)
-        lab = labs.LabFile(file.src_uri, file.src_dir, file.dest_dir, file.use_directory_urls)
-        files.append(lab)
-        add(f"{lab.dest_uri.removesuffix('index.html')}{lab.name}.ipynb", abs_src_path=file.abs_src_path)
-
     add(f"{ASSETS}/katex/katex.min.css", content=maths.stylesheet())
     for asset in sorted((root / "theme/assets").glob("*")):
         add(f"{ASSETS}/{asset.name}", abs_src_path=str(asset))
@@ -159,9 +153,11 @@ def on_env(env, config, files: Files) -> None:
 
 
 def on_pre_page(page: Page, config, files) -> Page:
-    """Source pages hold their code as it is."""
+    """Labs are rendered like every other page; source pages hold their code as it is."""
     uri = page.file.src_uri
-    if uri.startswith(SOURCES):
+    if uri.endswith(".ipynb"):
+        page.__dict__.pop("render", None)  # mkdocs-jupyter's, which brings its own styles, scripts and formulas
+    elif uri.startswith(SOURCES):
         page.render = lambda config, files: _render_source(page, uri.removeprefix(SOURCES).removesuffix(".md"))
     elif serving:
         page.render = partial(_render_or_tell, page, page.render)

@@ -7,21 +7,11 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from mkdocs.structure.files import File
-
 from theme.page.pictures import measure
 from theme.page.source import once_per_version
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 MARKUP = re.compile(r"^#+\s*|[*_`$]|(?<=\])\([^)]*\)|[\[\]]")
-
-
-class LabFile(File):
-    """A notebook that is a page; to MkDocs, only Markdown is one."""
-
-    def is_documentation_page(self) -> bool:
-        """As MkDocs asks."""
-        return True
 
 
 def _terminal(text: str) -> str:
