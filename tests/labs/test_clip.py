@@ -20,6 +20,14 @@ def chance(value: float, like: dict) -> dict:
     return {"mean": value, "sd": 0.0, "seeds": [value] * count}
 
 
+def inside(row: dict) -> bool:
+    """The rate that was taken is the best of those tried, and neither the lowest nor the highest of them."""
+    best = row["rates"].index(row["rate"])
+    return row["rates"] == sorted(row["rates"]) and 0 < best < len(row["rates"]) - 1 and row["tried"][best] == max(
+        row["tried"]
+    )
+
+
 def test_training_never_showed_a_held_out_pair(lab):
     assert lab["data.pairs"] == 16 and lab["data.held_out_in_training"] == 0
     assert lab["train.one_token_a_word"]
@@ -40,12 +48,10 @@ def test_at_equal_pictures_the_largest_batch_is_worst(lab):
         greater(lab[f"batch.64.{what}"], lab[f"batch.256.{what}"])
         greater(lab[f"batch.16.{what}"], lab[f"batch.256.{what}"])
         tie(lab[f"batch.16.{what}"], lab[f"batch.64.{what}"], within=0.05)
-    for size in SIZES:
-        rates = lab[f"batch.{size}.rates"]
-        assert lab[f"batch.{size}.rate"] in (rates[0], rates[-1])
-    assert lab["batch.short.rate"] in lab["batch.16.rates"] and len(lab["batch.16.rates"]) == 2
-    tried = lab["batch.64.tried"]
-    assert tried[0] == tried[1] and lab["batch.64.rate"] == lab["batch.64.rates"][0]
+    rows = [lab[f"batch.{name}"] for name in [*SIZES, "short"]]
+    assert all(inside(row) and len(row["rates"]) >= 3 and len(seeds(row["seen"])) == 5 for row in rows)
+    tried = dict(zip(lab["batch.64.rates"], lab["batch.64.tried"], strict=True))
+    assert tried[0.001] == tried[0.002] and lab["batch.64.rate"] == 0.001
     steps = [lab[f"batch.{size}.steps"] for size in SIZES]
     assert steps[0] == 4 * steps[1] == 1500 and steps[2] == 93
     assert lab["batch.short.steps"] == steps[1]
@@ -115,6 +121,7 @@ def test_retrieval_in_both_directions(lab):
 def test_each_picture_is_nearest_to_its_caption(lab):
     assert lab["matrix.right"] == 8
     assert lab["matrix.diagonal"] > 0.9 and lab["matrix.others"] < 0.2
+    assert lab["matrix.next_place"] == [5, 2] and lab["matrix.next"] < lab["matrix.diagonal"]
 
 
 @pytest.mark.claim("clip-gap")
