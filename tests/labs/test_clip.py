@@ -200,3 +200,6 @@ def test_hard_negatives_cost_exchanged_colours(lab):
     assert lab["order.hard.colours.range_seen"] == [colours.min(), colours.max()]
     assert relations.argmin() == colours.argmax()
     assert sum(abs(colours - 0.5) < 0.07) == 3
+    for measure in ("text_at_1", "picture_at_1", "zero_shot"):
+        hard, plain = (lab[f"order.{name}.{measure}.seen"] for name in ("hard", "plain"))
+        assert hard["mean"] <= plain["mean"]
