@@ -176,14 +176,17 @@ def train_control(
     batch_size: int = 16,
     rate: float = 1e-3,
 ) -> ControlNet:
-    """Train a copy of a ControlNet on latents (N, Z, h, w), texts (N, L) and hints (N, C, H, W); the copy."""
+    """Train a copy of a ControlNet on latents (N, Z, h, w), texts (N, L) and hints (N, C, H, W); the copy.
+
+    From here on the model's U-Net and text encoder are frozen.
+    """
     if not len(latents) == len(tokens) == len(hints) or num_steps <= 0 or batch_size <= 0:
         given = f"{len(latents)} latents, {len(tokens)} texts, {len(hints)} hints, {num_steps}, {batch_size}"
         raise ValueError(
             f"a text and a hint for each latent, and positive numbers, are expected, given {given}"
         )
     generator = torch.Generator(latents.device).manual_seed(0)
-    frozen = nn.ModuleList([model.unet, model.text]).requires_grad_(False)  # gradients still pass through
+    nn.ModuleList([model.unet, model.text]).requires_grad_(False)  # gradients still pass through them
     control = copy.deepcopy(control).train()
     optimizer = torch.optim.AdamW(control.parameters(), rate, betas=(0.9, 0.99), fused=True)
     for step in trange(num_steps, desc="control", mininterval=2):
@@ -194,7 +197,6 @@ def train_control(
         loss.backward()
         nn.utils.clip_grad_norm_(control.parameters(), 1.0)
         optimizer.step()
-    frozen.requires_grad_(True)
     return control.eval()
 
 
