@@ -1,7 +1,7 @@
 """ControlNet (Zhang et al. 2023, arXiv 2302.05543): a frozen text-to-picture model obeys a second picture.
 
 Shapes: B batch, C channels of a hint, Z channels of a latent, H height, W width, h and w those of a latent,
-O features, L tokens of a text, D features of a token, N pictures, P points.
+O features, L tokens of a text, D features of a token, N pictures.
 Latents, levels and guidance are those of latent_diffusion.py; a hint is a picture from 0 to 1.
 """
 
@@ -24,6 +24,7 @@ from snippets.data.scenes import COLOURS, MAX_WORDS, VOCABULARY, Scene, encode_c
 from snippets.ddpm import NoiseSchedule, noise_like, q_sample, save_grid, velocity
 from snippets.latent_diffusion import (
     LatentDiffusion,
+    descend,
     draw_ddim,
     latent_scale,
     noise_from_velocity,
@@ -174,7 +175,7 @@ def train_control(
     empty: Tensor,
     num_steps: int,
     batch_size: int = 16,
-    rate: float = 1e-3,
+    lr: float = 2e-3,
 ) -> ControlNet:
     """Train a copy of a ControlNet on latents (N, Z, h, w), texts (N, L) and hints (N, C, H, W); the copy.
 
@@ -188,15 +189,12 @@ def train_control(
     generator = torch.Generator(latents.device).manual_seed(0)
     nn.ModuleList([model.unet, model.text]).requires_grad_(False)  # gradients still pass through them
     control = copy.deepcopy(control).train()
-    optimizer = torch.optim.AdamW(control.parameters(), rate, betas=(0.9, 0.99), fused=True)
-    for step in trange(num_steps, desc="control", mininterval=2):
-        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 20)  # a short warm-up
+    optimizer = torch.optim.AdamW(control.parameters(), lr, betas=(0.9, 0.99), fused=True)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, num_steps)
+    for _ in trange(num_steps, desc="control", mininterval=2):
         rows = torch.randint(len(latents), (batch_size,), generator=generator, device=latents.device)  # (B,)
         loss = control_loss(model, control, latents[rows], tokens[rows], hints[rows], empty, generator)  # ()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(control.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, optimizer, rate)
     return control.eval()
 
 
@@ -294,9 +292,9 @@ def pose_hint(scene: Scene) -> Tensor:
     hint = torch.zeros(3, 32, 32)  # (3, 32, 32)
     line = torch.arange(32) + 0.5  # (32,) middles of pixels
     for points in scene.key_points:
-        x, y = points.T[:, :, None, None]  # (P, 1, 1), (P, 1, 1)
-        apart = (line - x).square() + (line[:, None] - y).square()  # (P, 32, 32)
-        dots = torch.exp(-apart / 2)  # (P, 32, 32) a pixel wide
+        x, y = points.T[:, :, None, None]  # (_, 1, 1), (_, 1, 1) of a shape's points
+        apart = (line - x).square() + (line[:, None] - y).square()  # (_, 32, 32)
+        dots = torch.exp(-apart / 2)  # (_, 32, 32) a pixel wide
         hint[0] = torch.maximum(hint[0], dots[0])
         if len(dots) > 1:  # a circle has no corners
             hint[1] = torch.maximum(hint[1], dots[1:].amax(dim=0))
@@ -348,7 +346,7 @@ def main() -> None:
     autoencoder = train_autoencoder(autoencoder, pictures, AUTOENCODER_STEPS)
     text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
     text = train_text(text, examples, TEXT_STEPS)
-    unet = ConditionedUNet(UNetConfig(4, (32, 64), heads=(2, 2)))
+    unet = ConditionedUNet(UNetConfig(4, (48, 64), attention=(False, True), heads=(2, 2), groups=16))
     scale = latent_scale(autoencoder, pictures[:256], generator)
     schedule = NoiseSchedule(scaled_linear_beta())
     model = LatentDiffusion(autoencoder, text, unet, schedule, scale, noise_from_velocity)

@@ -75,7 +75,7 @@ def zero_parameters(widths: tuple[int, ...], layers: int) -> int:
 
 def check_2(answer: Callable) -> None:
     """The layers of a real ControlNet are counted."""
-    for widths, layers in (((16, 24), 1), ((320, 640, 1280, 1280), 2), ((8,), 3)):
+    for widths, layers in (((8, 16, 24), 2), ((320, 640, 1280, 1280), 2), ((8,), 3)):
         levels = len(widths)
         with torch.device("meta"):
             net = ControlNet(UNetConfig(4, widths, (True,) * levels, (8,) * levels, 10, layers, 8))
@@ -134,7 +134,7 @@ def within(added: list[Tensor], region: Tensor) -> list[Tensor]:
 
     Hint: `F.adaptive_avg_pool2d` takes means over as many pixels as needed for a given size.
     """
-    shares = [F.adaptive_avg_pool2d(region[:, None], one.shape[2:]) for one in added]  # (B, 1, _, _) each
+    shares = [F.adaptive_avg_pool2d(region[:, None], one.shape[2:]) for one in added]  # _ each (B, 1, _, _)
     return [one * share for one, share in zip(added, shares, strict=True)]
 
 

@@ -15,6 +15,7 @@ from snippets.clip_text import TextConfig, TextEncoder
 from snippets.data.scenes import COLOURS, scenes
 from snippets.ddpm import NoiseSchedule, noise_like, q_sample, velocity
 from snippets.latent_diffusion import LatentDiffusion, guided_noise, noise_from_noise, scaled_linear_beta
+from tests.formula import Matrix
 from tests.snippets.oracles import perturbed
 from tests.snippets.stable_diffusion import their_unet
 
@@ -70,7 +71,7 @@ def small(as_noise=noise_from_noise, dtype=torch.float32):
     unet = perturbed(ConditionedUNet(SMALL)).to(dtype)
     schedule = NoiseSchedule(scaled_linear_beta(40, 2e-3, 0.3))
     model = LatentDiffusion(nn.Identity(), text, unet, schedule, 0.6, as_noise)
-    return model, page.control_for(unet.float(), 3, (5, 6, 7)).to(dtype)
+    return model, page.control_for(unet, 3, (5, 6, 7)).to(dtype)
 
 
 def batch(count=6, dtype=torch.float32, seed=1):
@@ -216,8 +217,8 @@ def test_a_zero_layer_is_its_formula_and_begins_with_zeros(formula):
     assert torch.equal(layer(features), torch.zeros(2, 5, 4, 6).double())
     perturbed(layer)
     answer, weight = layer(features), layer.weight[:, :, 0, 0]
-    names = {"y_i": answer[:, 3], "b_i": layer.bias[3], "W_{ij}": lambda i, j: weight[3, j]}
-    formula("cn-zero").holds(names | {"h_j": lambda j: features[:, j], "j": range(3), "i": 3})
+    names = {"y_i": answer[:, 3], "b_i": layer.bias[3], "W_{ij}": lambda j: weight[3, j]}
+    formula("cn-zero").holds(names | {"h_j": lambda j: features[:, j], "j": range(3)})
 
 
 @pytest.mark.equation("cn-gradient", of=page.zero_conv)
@@ -230,11 +231,10 @@ def test_the_gradient_of_a_zero_layer_is_its_formula(formula):
     perturbed(layer)
     same, to_features = torch.autograd.grad(layer(features), (layer.weight, features), above)
     torch.testing.assert_close(same, to_weight)
-    g, h, weight = above.flatten(2)[0], features.detach().flatten(2)[0], layer.weight.detach()[:, :, 0, 0]
-    names = {r"\frac{\partial L}{\partial W_{ij}}": lambda i, j: to_weight[i, j, 0, 0]}
-    names |= {r"\frac{\partial L}{\partial h_{pj}}": to_features.flatten(2)[0, 2]}
-    names |= {"g_{pi}": lambda p, i: g[i, p], "h_{pj}": lambda p, j: h[j, p], "W_{ij}": lambda i, j: weight[i, j]}
-    formula("cn-gradient").holds(names | {"p": range(24), "i": range(5), "j": 2}, relations=2)
+    found = Matrix(to_weight[:, :, 0, 0]), Matrix(to_features.flatten(2)[0].T)
+    names = {r"\frac{\partial L}{\partial W}": found[0], r"\frac{\partial L}{\partial H}": found[1]}
+    names |= {"G": Matrix(above.flatten(2)[0].T), "H": Matrix(features.detach().flatten(2)[0].T)}
+    formula("cn-gradient").holds(names | {"W": Matrix(layer.weight.detach()[:, :, 0, 0])}, relations=2)
 
 
 GROUPS = {
@@ -344,7 +344,7 @@ def test_training_repeats_itself_and_changes_no_frozen_weight():
     latents, tokens, hints, empty = batch(30)
     frozen = nn.ModuleList([model.unet, model.text])
     before, first = copy.deepcopy(frozen.state_dict()), copy.deepcopy(start.state_dict())
-    trained = [page.train_control(model, start, latents, tokens, hints, empty, 5, 7, rate=1e-3) for _ in range(2)]
+    trained = [page.train_control(model, start, latents, tokens, hints, empty, 5, 7, lr=1e-3) for _ in range(2)]
     assert all(torch.equal(weight, before[name]) for name, weight in frozen.state_dict().items())
     assert all(torch.equal(weight, first[name]) for name, weight in start.state_dict().items())
     after = [control.state_dict() for control in trained]
@@ -431,7 +431,7 @@ def test_two_controls_add_up_as_diffusers_adds_them(formula, agrees):
         size = one.abs().max().item()
         agrees(one / size, other / size, "diffusers.MultiControlNetModel", 1e-5)
         assert (each[0][place] + each[1][place] - other).abs().max() / size > 1e-3
-    names = {"a_i": found[1], r"\lambda_k": lambda k: scales[k], "r_{ki}": lambda k, i: each[k][i], "i": 1}
+    names = {"a_i": found[1], r"\lambda_k": lambda k: scales[k], "r_{ki}": lambda k: each[k][1]}
     formula("cn-sum").holds(names | {"k": range(2)}, tolerance=1e-5)
     before = [one.clone() for one in each[0]]
     again = page.summed(controls, x, t, text)
@@ -505,6 +505,17 @@ def test_guidance_asks_with_the_text_and_with_the_empty_one(residuals):
     assert (both[0] - both[1]).abs().max() > 0.01
 
 
+@pytest.mark.claim("cn-by-hand")
+def test_the_first_step_by_hand():
+    layer, copy_says = page.zero_conv(1, 1), torch.full((1, 1, 1, 1), 5.0)
+    answer = 5 + layer(copy_says)
+    assert answer.item() == 5
+    answer.backward(torch.full((1, 1, 1, 1), -1.0))
+    assert (layer.weight.grad.item(), layer.bias.grad.item()) == (-5, -1)
+    torch.optim.SGD(layer.parameters(), 0.01).step()
+    assert abs((5 + layer(copy_says)).item() - 5.26) < 1e-6
+
+
 # hints and what is drawn
 
 
@@ -537,6 +548,14 @@ def test_overlap_is_its_formula_and_counts_pixels(formula):
     formula("cn-overlap").holds(names | {r"\mathrm{IoU}": page.overlap(asked, drawn)})
     nothing = torch.zeros(1, 4, 6)
     assert page.overlap(nothing, nothing) == 1 and page.overlap(nothing, asked[:1].float()) == 0
+
+
+@pytest.mark.claim("cn-overlap-circles")
+def test_overlap_of_circles_that_lie_apart():
+    line = torch.linspace(-10, 12, 2201)
+    circles = [(torch.hypot(line - apart, line[:, None]) < 6).float() for apart in (0, 1, 2)]
+    found = [page.overlap(circles[0][None], circle[None]).item() for circle in circles]
+    assert [round(one, 2) for one in found] == [1.0, 0.81, 0.65]
 
 
 def test_painted_finds_the_shapes_of_scenes():
