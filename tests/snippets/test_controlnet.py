@@ -140,6 +140,7 @@ def test_residuals_join_where_diffusers_joins_them(config, channels, widths, agr
     assert (page.controlled(ours, x, t, text, only) - wanted).abs().max() / scale > 1e-3
 
 
+@pytest.mark.claim("cn-share")
 @pytest.mark.claim("cn-parameters")
 @pytest.mark.parametrize("version", FULL)
 def test_names_and_shapes_are_those_of_stable_diffusion(version):
@@ -152,7 +153,18 @@ def test_names_and_shapes_are_those_of_stable_diffusion(version):
     assert {name: weight.shape for name, weight in ours.items()} == shapes and len(shapes) == 340
     count = sum(weight.numel() for weight in ours.values())
     assert count == {"1.5": 361_279_120, "2.1": 364_228_240}[version]
-    assert 0.41 < count / whole < 0.43
+    assert 0.415 < count / whole < 0.425
+
+
+@pytest.mark.claim("cn-parameters")
+def test_the_programs_networks_and_the_full_encoder_of_hints():
+    with torch.device("meta"):
+        unet = ConditionedUNet(UNetConfig(4, (48, 64), attention=(False, True), heads=(2, 2), groups=16))
+        control, full = page.control_for(unet), page.ControlNet(FULL["1.5"], 3, (16, 32, 96, 256))
+    encoders = [one.controlnet_cond_embedding for one in (control, full)]
+    found = [sum(weight.numel() for weight in one.parameters()) for one in (unet, control, *encoders)]
+    assert found == [1_191_796, 657_536, 85_920, 1_086_480]
+    assert [len(one.controlnet_down_blocks) for one in (control, full)] == [4, 12]
 
 
 @torch.no_grad()
