@@ -1,7 +1,7 @@
 """ControlNet (Zhang et al. 2023, arXiv 2302.05543): a frozen text-to-picture model obeys a second picture.
 
-Shapes: B batch, C channels of a hint, Z channels of a latent, H height, W width, h and w those of a latent,
-O features, L tokens of a text, D features of a token, N pictures.
+Shapes: B batch, C channels of a hint, Z channels of a latent, H height, W width, h height of a latent,
+w width of a latent, O features, L tokens of a text, D features of a token, N pictures.
 Latents, levels and guidance are those of latent_diffusion.py; a hint is a picture from 0 to 1.
 """
 
