@@ -1,7 +1,7 @@
 """ControlNet (Zhang et al. 2023, arXiv 2302.05543): a frozen text-to-picture model obeys a second picture.
 
-Shapes: B batch, C channels of a hint, Z channels of a latent, H height, W width, h height of a latent,
-w width of a latent, O features, L tokens of a text, D features of a token, N pictures.
+Shapes: B batch, C channels of a hint, Z channels of a latent, H height, W width, P height of a latent,
+Q width of a latent, O features, L tokens of a text, D features of a token, N pictures.
 Latents, levels and guidance are those of latent_diffusion.py; a hint is a picture from 0 to 1.
 """
 
@@ -89,14 +89,14 @@ class ControlNet(ConditionedUNet):
     def forward(self, x: Tensor, t: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
         """What to add to each of the U-Net's skips, in their order, and last to its middle.
 
-        Args: noisy latents x (B, Z, h, w), levels t (B,), states of a text (B, L, D), hint (B, C, H, W).
+        Args: noisy latents x (B, Z, P, Q), levels t (B,), states of a text (B, L, D), hint (B, C, H, W).
         """
         encoder = self.controlnet_cond_embedding
         wanted = len(x), encoder.conv_in.in_channels, *(encoder.factor * side for side in x.shape[2:])
         if hint.shape != wanted:
             raise ValueError(f"hints {wanted} for latents {(*x.shape,)} are expected, given {(*hint.shape,)}")
         time = F.silu(self.time_embedding(t))  # (B, _)
-        x = self.conv_in(x) + encoder(hint)  # (B, O, h, w) the hint joins after the first convolution
+        x = self.conv_in(x) + encoder(hint)  # (B, O, P, Q) the hint joins after the first convolution
         skips = [x]
         for stage in self.down_blocks:
             x = stage.down(x, time, text, skips)  # (B, _, _, _)
@@ -124,9 +124,9 @@ def control_for(unet: ConditionedUNet, hint_channels: int = 3, hint_widths=(16, 
 
 # --8<-- [start:joined]
 def controlled(unet: ConditionedUNet, x: Tensor, t: Tensor, text: Tensor, added: list[Tensor]) -> Tensor:
-    """A U-Net's answer (B, Z, h, w), with what a ControlNet adds to its skips and, last, to its middle.
+    """A U-Net's answer (B, Z, P, Q), with what a ControlNet adds to its skips and, last, to its middle.
 
-    Args: noisy latents x (B, Z, h, w), levels t (B,), states of a text (B, L, D).
+    Args: noisy latents x (B, Z, P, Q), levels t (B,), states of a text (B, L, D).
     """
     time = F.silu(unet.time_embedding(t))  # (B, _)
     x, skips = unet.encode(x, time, text)  # (B, _, _, _), _ the way down sees no hint
@@ -134,7 +134,7 @@ def controlled(unet: ConditionedUNet, x: Tensor, t: Tensor, text: Tensor, added:
     x = unet.mid_block.block(1, x, time, text)  # (B, _, _, _)
     *to_skips, to_middle = added
     skips = [skip + more for skip, more in zip(skips, to_skips, strict=True)]
-    out = unet.decode(x + to_middle, time, text, skips)  # (B, Z, h, w)
+    out = unet.decode(x + to_middle, time, text, skips)  # (B, Z, P, Q)
     return out
 
 
@@ -151,17 +151,17 @@ def control_loss(
     empty: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """The loss of latent diffusion with hints (B, C, H, W), for latents (B, Z, h, w) and tokens (B, L).
+    """The loss of latent diffusion with hints (B, C, H, W), for latents (B, Z, P, Q) and tokens (B, L).
 
     Half of the texts are replaced by the one without words, empty (L,).
     """
     told = drop_condition(tokens, empty, 0.5, generator)  # (B, L)
-    eps = noise_like(latents, generator)  # (B, Z, h, w)
+    eps = noise_like(latents, generator)  # (B, Z, P, Q)
     levels, device = model.schedule.num_steps, latents.device
     t = torch.randint(levels, latents.shape[:1], generator=generator, device=device)  # (B,)
-    xt = q_sample(model.schedule, latents, t, eps)  # (B, Z, h, w)
+    xt = q_sample(model.schedule, latents, t, eps)  # (B, Z, P, Q)
     states = model.text.states(told)  # (B, L, D)
-    output = controlled(model.unet, xt, t, states, control(xt, t, states, hints))  # (B, Z, h, w)
+    output = controlled(model.unet, xt, t, states, control(xt, t, states, hints))  # (B, Z, P, Q)
     loss = F.mse_loss(output, velocity(model.schedule, latents, t, eps))  # ()
     return loss
 
@@ -177,7 +177,7 @@ def train_control(
     batch_size: int = 16,
     lr: float = 2e-3,
 ) -> ControlNet:
-    """Train a copy of a ControlNet on latents (N, Z, h, w), texts (N, L) and hints (N, C, H, W); the copy.
+    """Train a copy of a ControlNet on latents (N, Z, P, Q), texts (N, L) and hints (N, C, H, W); the copy.
 
     From here on the model's U-Net and text encoder are frozen.
     """
@@ -214,7 +214,7 @@ class Control:
 def summed(controls: list[Control], x: Tensor, t: Tensor, text: Tensor) -> list[Tensor]:
     """What all controls add together, each times its scale.
 
-    Args: noisy latents x (B, Z, h, w), levels t (B,), states of a text (B, L, D).
+    Args: noisy latents x (B, Z, P, Q), levels t (B,), states of a text (B, L, D).
     """
     if not controls:
         raise ValueError("one control at least is expected, given none")
@@ -229,7 +229,7 @@ def summed(controls: list[Control], x: Tensor, t: Tensor, text: Tensor) -> list[
 def to_both(controls: list[Control], x: Tensor, t: Tensor, told: Tensor, untold: Tensor) -> list[Tensor]:
     """What to add where a network is asked with the text and, in the same batch, without it.
 
-    Args: noisy latents x (B, Z, h, w), levels t (B,), states of both texts, told and untold (B, L, D).
+    Args: noisy latents x (B, Z, P, Q), levels t (B,), states of both texts, told and untold (B, L, D).
     """
     twice = [Control(one.network, torch.cat([one.hint] * 2), one.scale) for one in controls]
     return summed(twice, torch.cat([x, x]), torch.cat([t, t]), torch.cat([told, untold]))
@@ -240,7 +240,7 @@ def to_text_alone(
 ) -> list[Tensor]:
     """The same in "guess mode": nothing is added without the text, and fine residuals count less.
 
-    Args: noisy latents x (B, Z, h, w), levels t (B,), states of both texts, told and untold (B, L, D).
+    Args: noisy latents x (B, Z, P, Q), levels t (B,), states of both texts, told and untold (B, L, D).
     """
     added = summed(controls, x, t, told)
     weights = torch.logspace(-1, 0, len(added)).tolist()  # from 0.1 for the first skip to 1 for the middle
@@ -266,8 +266,8 @@ def controlled_noise(
     def predict(x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
         added = residuals(controls, x, t, told, untold)
         twice = torch.cat([x, x]), torch.cat([t, t]), torch.cat([told, untold])  # _
-        with_text, without = controlled(model.unet, *twice, added).chunk(2)  # (B, Z, h, w), (B, Z, h, w)
-        noise = model.as_noise(guide(with_text, without, guidance), x, alpha_bar)  # (B, Z, h, w)
+        with_text, without = controlled(model.unet, *twice, added).chunk(2)  # (B, Z, P, Q), (B, Z, P, Q)
+        noise = model.as_noise(guide(with_text, without, guidance), x, alpha_bar)  # (B, Z, P, Q)
         return noise
 
     return predict

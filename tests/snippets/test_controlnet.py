@@ -403,14 +403,18 @@ def test_without_gradients_through_the_frozen_decoder_nothing_trains():
 @torch.no_grad()
 @pytest.mark.equation("cn-block", of=page.controlled)
 def test_the_middle_is_its_formula(formula, monkeypatch):
-    """The decoder is left out, so that what comes out is what the middle gets; both copies share the first layer."""
+    """In place of the decoder, four features of what the middle gets, enlarged; both copies share the first layer."""
     model, control = small(dtype=torch.float64)
     first = copy.deepcopy(control.conv_in)
     perturbed(control)
     control.conv_in = first
     latents, tokens, hints, _ = batch(dtype=torch.float64)
     t, states = torch.tensor([0, 3, 7, 20, 30, 39]), model.text.states(tokens)
-    monkeypatch.setattr(model.unet, "decode", lambda x, time, text, skips: x)
+
+    def some(features):
+        return torch.nn.functional.interpolate(features[:, 3:7], size=(4, 6))
+
+    monkeypatch.setattr(model.unet, "decode", lambda x, time, text, skips: some(x))
     found = page.controlled(model.unet, latents, t, states, control(latents, t, states, hints))
 
     def blocks(features, which):
@@ -418,10 +422,12 @@ def test_the_middle_is_its_formula(formula, monkeypatch):
         time, skips = torch.nn.functional.silu(network.time_embedding(t)), []
         for stage in network.down_blocks:
             features = stage.down(features, time, states, skips)
-        return network.mid_block.block(1, network.mid_block.block(0, features, time, states), time, states)
+        answer = network.mid_block.block(1, network.mid_block.block(0, features, time, states), time, states)
+        return answer if which else some(answer)
 
     names = {r"\mathcal{F}": blocks, r"\Theta": 0.0, r"\Theta_c": 1.0, "x": first(latents), "c": hints, "y_c": found}
-    names |= {r"\mathcal{Z}_1": control.controlnet_cond_embedding, r"\mathcal{Z}_2": control.controlnet_mid_block}
+    names |= {r"\mathcal{Z}_2": lambda h: some(control.controlnet_mid_block(h))}
+    names |= {r"\mathcal{Z}_1": control.controlnet_cond_embedding}
     formula("cn-block").holds(names)
 
 
