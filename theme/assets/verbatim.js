@@ -31,6 +31,9 @@ const scrollers = new ResizeObserver((entries) => {
 });
 for (const block of document.querySelectorAll(".prose pre, .prose table, figure.wide > p")) scrollers.observe(block);
 
+// The survey's table can be sorted and filtered
+if (document.querySelector("table.models")) import("./models.js");
+
 // The current section in the contents
 const contents = document.getElementById("contents");
 if (contents) {
