@@ -88,7 +88,7 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         row = {name: html.escape(str(value)) for name, value in row.items()}
         paper = f'<a href="{address(row)}" title="{row["title"]}">{row["model"]}</a>'
-        cells = [row["month"], paper, row["family"], row.get("size", "–"), row.get("data", "–"), row["new"]]
+        cells = [row["month"], paper, row["family"], row.get("size", "&ndash;"), row.get("data", "&ndash;"), row["new"]]
         body += f'<tr data-family="{row["family"]}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
     return f'<table class="models"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>'
 
