@@ -146,6 +146,7 @@ class SceneUNet(ConditionalUNet):
 
 
 # --8<-- [start:training]
+# --8<-- [start:drop]
 def drop_condition(condition: Tensor, null: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Conditions (B,) or (B, L), of which about a share is replaced by null: each sample by its own draw."""
     if not 0 <= share <= 1:
@@ -154,6 +155,9 @@ def drop_condition(condition: Tensor, null: Tensor, share: float, generator: tor
     told = condition.clone()  # _ (B,) or (B, L), like the condition
     told[dropped] = null
     return told
+
+
+# --8<-- [end:drop]
 
 
 def guided_loss(
@@ -219,6 +223,7 @@ def scale_from_w(w: float) -> float:
 
 
 # --8<-- [start:guidance]
+# --8<-- [start:guide]
 def guide(told: Tensor, untold: Tensor, scale: float) -> Tensor:
     """The guided prediction (Eq. 6): from untold towards told and, for a scale above 1, beyond."""
     if told.shape != untold.shape:
@@ -226,6 +231,9 @@ def guide(told: Tensor, untold: Tensor, scale: float) -> Tensor:
         raise ValueError(f"two predictions of the same shape are expected, given {given}")
     prediction = untold + scale * (told - untold)  # (B, C, H, W) 0: untold, 1: told
     return prediction
+
+
+# --8<-- [end:guide]
 
 
 def guided(

@@ -96,14 +96,19 @@ class Proof:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session):
         result = yield
-        if self.complete and self.first and not session.config.option.collectonly and not session.testsfailed:
+        if self.complete and self.first and not session.config.option.collectonly:
             findings = shapes.merge([self.watch.findings, *self.others])
             self.problems = shapes.unproved(ROOT, findings)
+            failed = session.testsfailed
             session.testsfailed += len(self.problems)
             proved = {name: found["proved"] for name, found in sorted(findings.items()) if found["proved"]}
             counts = ", ".join(f"{name} {len(lines)}" for name, lines in proved.items())
             self.notes.append(f"shape comments proved: {counts or 'none'}")
-            if self.skipped:
+            if failed:
+                self.notes.append(
+                    f"no report of the run is written: {failed} tests failed (comments they reach may be named above)"
+                )
+            elif self.skipped:
                 self.notes.append(f"no report of the run is written, for {self.skipped[0]} was skipped")
             elif not self.problems:
                 report.write(ROOT, self.tests, proved)

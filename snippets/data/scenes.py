@@ -3,7 +3,7 @@
 A picture is 32x32 pixels, red, green and blue in [-1, 1], on white. Positions are (x, y) in pixels from the
 top left corner: the pixel of row i and column j covers x from j to j + 1 and y from i to i + 1.
 
-Shapes: K shapes, N captions, L words, P points.
+Shapes: K shapes, N captions or scenes, L words, P points.
 """
 
 # --8<-- [start:scenes]
@@ -184,3 +184,13 @@ def encode_captions(captions: list[str]) -> Tensor:
 
 
 # --8<-- [end:scenes]
+
+
+# --8<-- [start:ink]
+def ink(drawn: list[Scene]) -> Tensor:
+    """Pictures (N, 3, 32, 32) as the network reads them: white is 0, the darkest -1."""
+    pictures = torch.stack([scene.picture for scene in drawn])  # (N, 3, 32, 32) white is 1
+    return (pictures - 1) / 2
+
+
+# --8<-- [end:ink]

@@ -207,16 +207,19 @@ def collate(rows: list[tuple[list[int], list[int]]], config: Config, pad: int) -
 
 # --8<-- [start:maps]
 @torch.no_grad()
-def attention_maps(bert: Bert, tokens: Tensor, segments: Tensor) -> list[Tensor]:
-    """How much each token looks at each other one, (B, H, T, T) for each layer."""
+def attention_maps(bert: Bert, tokens: Tensor, segments: Tensor, real: Tensor | None = None) -> list[Tensor]:
+    """How much each token looks at each other one, (B, H, T, T) for each layer; real (B, T): no padding."""
+    real = None if real is None else real.bool()  # _ (B, T)
     place, maps = torch.arange(tokens.shape[1], device=tokens.device), []  # (T,), _
     x = bert.embed(tokens, place, segments)  # (B, T, W)
     for layer in bert.layers:
         query = heads(layer.to_query(x), layer.num_heads)  # (B, H, T, D)
         key = heads(layer.to_key(x), layer.num_heads)  # (B, H, T, D)
         score = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5  # (B, H, T, T)
+        if real is not None:
+            score = score.masked_fill(~real[:, None, None, :], -torch.inf)  # (B, H, T, T)
         maps.append(score.softmax(dim=-1))
-        x = layer(x)  # (B, T, W)
+        x = layer(x, real)  # (B, T, W)
     return maps
 
 
@@ -224,8 +227,9 @@ def attention_maps(bert: Bert, tokens: Tensor, segments: Tensor) -> list[Tensor]
 
 
 # --8<-- [start:packed]
-def encode_packed(bert: Bert, tokens: Tensor, segments: Tensor, real: Tensor) -> Tensor:
+def encode_packed(bert: Bert, tokens: Tensor, *, segments: Tensor, real: Tensor) -> Tensor:
     """The vectors of real tokens only, (N, W), in the order of their rows. Padding costs attention alone."""
+    real = real.bool()  # (B, T)
     row, place = real.nonzero(as_tuple=True)  # (N,), (N,)
     x = bert.embed(tokens[row, place], place, segments[row, place])  # (N, W)
     for layer in bert.layers:

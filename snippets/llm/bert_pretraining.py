@@ -4,6 +4,7 @@ Shapes: B texts of a batch, T tokens, V vocabulary, M hidden words of a batch, W
 """
 
 # --8<-- [start:imports]
+import copy
 import random
 import re
 from collections.abc import Callable
@@ -30,8 +31,8 @@ def mask_tokens(
     """
     if not 0 <= min(shares) <= sum(shares) <= 1:
         raise ValueError(f"shares that add up to at most 1 are expected, given {shares}")
-    chosen = (torch.rand(tokens.shape) < 0.15) & allowed  # (B, T)
-    fate = torch.rand(tokens.shape)  # (B, T) a second draw, on its own
+    chosen = (torch.rand(tokens.shape, device=tokens.device) < 0.15) & allowed  # (B, T)
+    fate = torch.rand(tokens.shape, device=tokens.device)  # (B, T) a second draw, on its own
     hidden = tokens.masked_fill(chosen & (fate < shares[0]), piece)  # (B, T)
     changed = chosen & (shares[0] <= fate) & (fate < sum(shares))  # (B, T)
     hidden = torch.where(changed, torch.randint_like(tokens, vocabulary), hidden)  # (B, T)
@@ -203,6 +204,56 @@ def best_span(logits: Tensor, longest: int = 30) -> Tensor:
 # --8<-- [end:tasks]
 
 
+# --8<-- [start:fine-tune]
+def batch_of(texts: list[str], wordpiece: WordPiece, config: Config) -> dict[str, Tensor]:
+    """Texts as rows [CLS] text [SEP]; what does not fit into the context is cut off."""
+    encoded = [wordpiece.encode(text)[: config.context - 2] for text in texts]
+    return collate([join(tokens, [], wordpiece.ids) for tokens in encoded], config, wordpiece.ids[PAD])
+
+
+def fine_tune(
+    pretrained: nn.ModuleDict,
+    wordpiece: WordPiece,
+    examples: list[tuple[str, int]],
+    num_steps: int,
+    rate: float,
+) -> nn.ModuleDict:
+    """A copy of bert and pooler with a new layer on top, trained on 32 examples, (text, label), a step."""
+    bert, pooler = copy.deepcopy(pretrained["bert"]), copy.deepcopy(pretrained["pooler"])
+    num_labels = 1 + max(label for _, label in examples)
+    model = nn.ModuleDict({"bert": bert, "pooler": pooler, "label": output(bert, num_labels)})
+
+    def loss() -> Tensor:
+        texts, labels = zip(*random.choices(examples, k=32), strict=True)
+        return text_loss(model, batch_of(texts, wordpiece, bert.config), torch.tensor(labels))
+
+    fit(model, loss, num_steps, rate)
+    return model
+
+
+@torch.no_grad()
+def labels_of(model: nn.ModuleDict, wordpiece: WordPiece, texts: list[str]) -> list[int]:
+    """The likeliest label of each text."""
+    x = model["bert"](**batch_of(texts, wordpiece, model["bert"].config))  # (B, T, W)
+    logits = model["label"](model["pooler"](x))  # (B, K)
+    return logits.argmax(dim=1).tolist()
+
+
+# --8<-- [end:fine-tune]
+
+
+# --8<-- [start:vectors]
+@torch.no_grad()
+def vectors(bert: Bert, wordpiece: WordPiece, texts: list[str]) -> Tensor:
+    """The mean vector of the real tokens of each text, made of length 1: (B, W)."""
+    batch = batch_of(texts, wordpiece, bert.config)
+    x = bert(**batch) * batch["real"][:, :, None]  # (B, T, W) padding adds nothing
+    return F.normalize(x.sum(dim=1), dim=1)  # of length 1, sum and mean are the same
+
+
+# --8<-- [end:vectors]
+
+
 # --8<-- [start:guess]
 @torch.no_grad()
 def guess(
@@ -225,7 +276,19 @@ def guess(
 
 # --8<-- [start:main]
 TRAIN_STEPS = 1000
+TUNE_STEPS = 60
 VOCABULARY = 1000
+
+
+def kinds(held_out: bool, count: int) -> list[tuple[str, int]]:
+    """Sentences of Python's help topics, label 1, and as many of its docstrings, label 0."""
+    found = [], []
+    for name, document in sorted(documents().items()):
+        if is_held_out(name) == held_out:
+            label = int(name.startswith("topic "))
+            found[label].extend((one, label) for one in sentences(document) if len(one) >= 40)
+    count = min(count, *map(len, found))
+    return [example for part in found for example in random.sample(part, count)]
 
 
 def main() -> None:
@@ -244,6 +307,11 @@ def main() -> None:
     for text in ("Return the [MASK] of the list.", "This method raises a [MASK] if the file is closed."):
         for guesses in guess(model, wordpiece, text):
             print(text, " ".join(f"{piece} {chance:.2f}" for piece, chance in guesses))
+    tuned = fine_tune(model, wordpiece, kinds(False, 400), TUNE_STEPS, 3e-4)
+    asked = kinds(True, 150)
+    answers = labels_of(tuned, wordpiece, [text for text, _ in asked])
+    right = sum(answer == label for answer, (_, label) in zip(answers, asked, strict=True))
+    print(f"topic or docstring: {right} of {len(asked)} held-out sentences right")
     plt.plot(losses)
     plt.xlabel("step")
     plt.ylabel("loss, words and pairs")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 # --8<-- [start:split]
 SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # without \x1c-\x1f, unlike \s
+SPACES = "".join(filter(re.compile(f"[{SPACE}]").match, map(chr, range(0x3001))))  # each of them
 
 
 @functools.cache
@@ -50,6 +51,7 @@ def chunks(text: str) -> list[str]:
 PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that are written as they are
 ORDER = PRINTED + [byte for byte in range(256) if byte not in PRINTED]
 LETTERS = {byte: chr(byte) if byte in PRINTED else chr(256 + i - 188) for i, byte in enumerate(ORDER)}
+BYTES = {letter: byte for byte, letter in LETTERS.items()}
 
 
 def to_bytes(text: str) -> bytes:
@@ -64,9 +66,8 @@ def written(piece: bytes) -> str:
 
 def read(letters: str) -> bytes:
     """The inverse of `written`. Raises ValueError for a letter that stands for no byte."""
-    bytes_of = {letter: byte for byte, letter in LETTERS.items()}
     try:
-        return bytes(bytes_of[letter] for letter in letters)
+        return bytes([BYTES[letter] for letter in letters])
     except KeyError as error:
         raise ValueError(f"letters that stand for bytes are expected, given {error} in {letters!r}") from None
 
@@ -213,9 +214,13 @@ class ByteBPE:
 
     def encode_marked(self, text: str) -> list[int]:
         """Ids of a text in which marks such as <mask> are marks. <mask> takes in the spaces before it."""
+        parts = re.split(f"({BEGIN}|{PAD}|{END}|{UNKNOWN}|{MASK})", text)
         ids = []
-        for part in re.split(rf"[{SPACE}]*({MASK})|({BEGIN}|{PAD}|{END}|{UNKNOWN})", text):
-            ids += [self.ids[part]] if self.ids.get(part) in self.marks else self.encode(part or "")
+        for part, after in itertools.zip_longest(parts, parts[1:]):
+            if self.ids.get(part) in self.marks:
+                ids.append(self.ids[part])
+            else:
+                ids += self.encode(part.rstrip(SPACES) if after == MASK else part)
         return ids
 
     def bytes_of(self, ids: list[int]) -> bytes:

@@ -165,12 +165,14 @@ def hide(row: Row, marks: Marks, vocabulary: int) -> Masked:
 
 def static_masks(rows: list[Row], marks: Marks, vocabulary: int, copies: int) -> list[list[Masked]]:
     """Masks that are drawn once, in some copies: epoch e reads copy e modulo their number, as in BERT."""
+    if copies < 1:
+        raise ValueError(f"one copy of masks or more is expected, given {copies}")
     return [[hide(row, marks, vocabulary) for row in rows] for _ in range(copies)]
 
 
 def epochs(rows: list[Row], marks: Marks, vocabulary: int, copies: int | None) -> Iterator[Masked]:
-    """All rows, again and again, in a new order; with fixed copies of masks, or (None or 0) with new ones."""
-    fixed = static_masks(rows, marks, vocabulary, copies) if copies else None
+    """All rows, again and again, in a new order; with fixed copies of masks, or (None) with new ones."""
+    fixed = None if copies is None else static_masks(rows, marks, vocabulary, copies)
     epoch = 0
     while True:
         for i in random.sample(range(len(rows)), len(rows)):

@@ -96,7 +96,7 @@ def t5_weights(folder: str) -> dict[str, Tensor]:
     """All weights of a folder by their names on this page."""
     weights = read_weights(folder)
     for side in ("encoder", "decoder"):  # copies of the shared embedding, in old folders
-        copied = weights.pop(f"{side}.embed_tokens.weight", None)  # (V, D)
+        copied = weights.pop(f"{side}.embed_tokens.weight", None)  # (V, W)
         if copied is not None:
             weights.setdefault("shared.weight", copied)
         if copied is not None and not copied.equal(weights["shared.weight"]):

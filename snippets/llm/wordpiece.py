@@ -89,7 +89,7 @@ def longest_pieces(word: str, vocabulary: dict[str, int]) -> list[str]:
 class WordPiece:
     """Text to ids and back. pieces: the vocabulary in the order of its ids, with the five special ones.
 
-    What stands in never_split is taken out of the text first, as it is written there.
+    What stands in never_split is taken out of the text first, as it is written there; with (), nothing is.
     """
 
     def __init__(
@@ -105,7 +105,8 @@ class WordPiece:
             raise ValueError(f"each piece once, and {missing} too, are expected, given {len(pieces)} pieces")
         self.lowercase, self.strip_accents, self.never_split = lowercase, strip_accents, never_split
         longest_first = sorted(never_split, key=len, reverse=True)
-        self.whole = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        either = "|".join(map(re.escape, longest_first)) or "(?!)"  # which is found nowhere
+        self.whole = re.compile(f"({either})")
 
     def tokenize(self, text: str) -> list[str]:
         """Pieces of a text."""

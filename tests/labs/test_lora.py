@@ -114,3 +114,19 @@ def test_merging_into_rounded_weights_loses_what_is_smaller_than_a_step():
 
 def test_the_lab_took_less_than_15_minutes_of_one_core():
     assert RESULTS["device"] == "cpu" and TIMINGS["cpu_seconds"] < 900
+
+
+@pytest.mark.claim("lora-fault-zeros")
+def test_two_zeros_learn_nothing(results):
+    lab = results("LLM/LORA")
+    gradient = lab["gradient"]
+    assert gradient["both_zero"]["A"] == gradient["both_zero"]["B"] == 0 < gradient["b_zero"]["B"]
+    ended = [lab[f"runs.{name}.code"] for name in ("qv_1", "qv_8", "all_8", "full")]
+    assert 1 < max(ended) < lab["runs.none.code"] < 3  # what learning would have brought
+
+
+@pytest.mark.claim("lora-rates")
+def test_adapters_have_larger_rates_than_all_weights(results):
+    """Of three rates each, by passages that are not reported."""
+    rates = results("LLM/LORA")["rates"]
+    assert 0 < rates["full"] < rates["all_8"] < rates["qv_8"] < 0.1

@@ -3,6 +3,8 @@
 import json
 import math
 
+import pytest
+
 from theme.page.pages import ROOT
 
 RESULTS = json.loads((ROOT / "docs/results/LLM/ROPE.json").read_text())
@@ -54,6 +56,14 @@ def test_precision():
     precision = VALUES["precision"]
     assert precision["float64"]["4095"] < 1e-10 and precision["float64"]["1000001"] < 1e-7
     assert precision["float32"]["1000001"] > 1e-3 and precision["bfloat16"]["4095"] > precision["spread"]
+
+
+@pytest.mark.claim("rope-fault-temperature")
+def test_yarn_without_its_temperature(results):
+    """Worse where the text is long, a little better where it is short; this lab has one seed."""
+    loss = results("LLM/ROPE")["loss"]
+    assert 0 < loss["yarn_cool"][4] - loss["yarn"][4] < 0.1
+    assert all(0 < right - without < 0.02 for right, without in zip(loss["yarn"][:2], loss["yarn_cool"], strict=False))
 
 
 def test_the_lab_took_less_than_15_minutes_on_the_cpu():

@@ -119,6 +119,8 @@ def test_what_pre_training_does_to_the_task(results):
 def test_other_densities_and_spans(results):
     """Paired with the main setting's first three seeds, no difference is beyond the spread."""
     lab = results(LAB)
+    page = (ROOT / "docs/posts/LLM/SpanCorruption.md").read_text(encoding="utf-8")
+    assert "(five seeds) | ${}$ and ${}$ |".format(*lengths(64, 0.15, 3)) in page
     scratch, main = lab["task"]["scratch"], lab["task"]["span"]
     for setting in ("mean_1", "mean_8", "density_50", "both"):
         found = lab["sweep"][setting]

@@ -62,10 +62,18 @@ class Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing when a browser went away before it had read the answer."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @pytest.fixture(scope="module")
 def address(site):
     """Where the site is served."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=site.folder)) as server:
+    with Server(("127.0.0.1", 0), partial(Handler, directory=site.folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()

@@ -613,6 +613,82 @@ def test_main_draws_points_and_digits_once_trained(tmp_path, monkeypatch, capsys
     assert max(abs(a - b) for a, b in zip(shares, (0.5, 0.3, 0.2), strict=True)) < 0.05
 
 
+# what the page says of its faults, with the exact score; written out, for our own code is watched, which takes time
+
+
+MIXTURE = toy2d()
+
+
+def blobs(x):
+    """The share of the points nearest to each blob, and their spread over the true one."""
+    toy = toy2d()
+    near = (x[:, None] - toy.means).square().sum(2).argmin(1)
+    mine = [x[near == k] for k in range(3)]
+    return [len(one) / len(x) for one in mine] + (
+        torch.stack([m.std(0).mean() for m in mine]) / toy.deviations
+    ).tolist()
+
+
+def exact_score(x, sigma):
+    variance = MIXTURE.deviations**2 + sigma**2
+    away = MIXTURE.means - x[:, None]
+    weight = (MIXTURE.weights.log() - away.square().sum(2) / (2 * variance) - variance.log()).softmax(1)
+    return (weight[:, :, None] * away / variance[:, None]).sum(1)
+
+
+def drawn(told=1, power=2, pull=0.5):
+    """2,000 points as the page's program draws them, the score being that of the level sigma ** told."""
+    sigma, generator = ncsn.geometric_ladder(6.0, 0.05, 20).tolist(), torch.Generator().manual_seed(0)
+    x = torch.rand(2000, 2, generator=generator, dtype=torch.float64) * 16 - 8
+    for one in sigma:
+        step = 0.4 * 0.05**2 * (one / 0.05) ** power
+        for _ in range(50):
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            x = x + pull * step * exact_score(x, one**told) + step**0.5 * noise
+    return blobs(x + 0.05**2 * exact_score(x, 0.05**told))
+
+
+@pytest.mark.parametrize(
+    "fault, shares, widths",
+    [
+        ({"told": 2}, (0.46, 0.35, 0.19), (0.97, 0.98, 0.93)),  # trained with a variance for a deviation
+        ({"power": 1}, (0.42, 0.33, 0.25), (1.0, 1.0, 1.0)),
+        ({"pull": 1.0}, (0.63, 0.23, 0.14), (0.7, 0.7, 0.68)),
+    ],
+    ids=str,
+)
+def test_what_the_page_says_of_faults_in_langevin_dynamics(fault, shares, widths):
+    said, given = shares + widths, drawn(**fault)
+    assert all(abs(a - b) < within for a, b, within in zip(said, given, [0.05] * 3 + [0.08] * 3, strict=True)), given
+    assert 0.07 < 1 - (1 - 0.2 / (6 / 0.05)) ** 50 < 0.081  # of the distance, with steps that scale as sigma
+
+
+def test_what_the_page_says_of_the_ode_with_the_drift_of_the_sde():
+    sigma = ncsn.geometric_ladder(6.0, 0.05, 20).tolist()
+    x = 6 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for one, lower in zip(sigma, sigma[1:] + [0.0], strict=True):
+        score = exact_score(x, one)
+        ahead = x + (one**2 - lower**2) * score
+        score = (score + lower / one * exact_score(ahead, lower)) / 2 if lower else score
+        x = x + (one**2 - lower**2) * score if lower else x + one**2 * score
+    given = blobs(x)
+    assert all(abs(a - b) < 0.05 for a, b in zip((0.74, 0.19, 0.07, 0.24, 0.36, 0.23), given, strict=True)), given
+
+
+def test_the_digits_network_is_below_the_loss_of_gaussian_data():
+    """What the page says where it asks whether the loss is stuck: at the last level, on 360 training digits."""
+    weights = load_file(ROOT / "docs/weights/NCSN.safetensors")
+    mine = {key.removeprefix("digits."): value for key, value in weights.items() if key.startswith("digits.")}
+    x0, sigma = digits()[0].flatten(1), mine["sigma"][-1:]
+    model = ncsn.ScoreNetwork(ncsn.ImageNetwork((1, 8, 8)), mine["sigma"], spread=1.0)
+    model.load_state_dict(mine)
+    final = lambda x, level: model.eval()(x, level + len(model.sigma) - 1)  # noqa: E731
+    with torch.no_grad():
+        loss = ncsn.dsm_loss(final, sigma, x0[:360], torch.Generator().manual_seed(0))
+    assert 0.44 < loss < 0.52
+    assert x0.var() / (x0.var() + sigma**2) > 0.99
+
+
 # wrong input
 
 

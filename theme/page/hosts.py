@@ -23,6 +23,7 @@ REQUESTS = [
     re.compile(rf"^\s*-\s*(?:path:\s*)?[\"']?{HOST}\S*\.(?:js|mjs|css)\b\S*", re.M),
 ]
 NAMESPACE = re.compile(r"<!DOCTYPE[^>]*>|(?:\bxmlns(?::\w+)?|rdf:resource)=\"[^\"]*\"|<dc:title>[^<]*</dc:title>")
+PICTURE = re.compile(r'"image/png": "[^"]*"')  # of a notebook's output: data, no address
 ASKING = {".md", ".html", ".css", ".js", ".svg", ".ipynb", ".yml"}
 
 
@@ -36,6 +37,8 @@ def third_party(folders: list[Path], root: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".md":
             text = blank(CODE, blank(FENCE, text))
+        if path.suffix == ".ipynb":
+            text = PICTURE.sub("", text)
         if path.suffix == ".svg" and not re.search(HOST, NAMESPACE.sub("", text)):
             continue  # it names namespaces alone, as every drawn figure does
         for pattern in REQUESTS:

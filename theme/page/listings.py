@@ -89,12 +89,16 @@ WORDS |= dict.fromkeys(("import", "from"), "kn") | dict.fromkeys(("and", "or", "
 AFTER = {"def": "nf", "class": "nc", "@": "nd"}
 
 
-def python_lines(text: str) -> list[str]:
+def python_lines(text: str) -> list[str] | None:
     """The lines of Python code as HTML with Pygments' classes, by Python's own tokenizer: its lexer takes ten times as
-    long, and the site shows tens of thousands of lines."""
+    long, and the site shows tens of thousands of lines. None if it is no Python that this version knows."""
     plain, before = text.split("\n"), ""
     marks = [[] for _ in plain]  # of each line: where a span starts and ends, and its class
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, IndentationError):
+        return None
+    for token in tokens:
         sort = SORTS.get(token.type)
         if token.type == tokenize.OP:
             sort = "o" if token.string.strip("()[]{},:;.") else None  # brackets and commas look like text
@@ -131,11 +135,8 @@ def _marked_line(line: str, spans: list[tuple[int, int, str]]) -> str:
 def highlighted(path: Path) -> tuple[list[str], list[str]]:
     """The lines of a file, as they are and as highlighted HTML."""
     text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        try:
-            return text.split("\n"), python_lines(text)
-        except (tokenize.TokenError, IndentationError):
-            pass  # it is no Python that this version knows; Pygments takes anything
+    if path.suffix == ".py" and (lines := python_lines(text)) is not None:
+        return text.split("\n"), lines
     try:
         lexer = get_lexer_for_filename(path.name, stripnl=False)
     except ClassNotFound:
@@ -154,10 +155,8 @@ def section_html(path: Path, line: int, code: str) -> str | None:
 
 def python_html(code: str) -> str | None:
     """A block of code, highlighted; None if it is no Python that this version knows."""
-    try:
-        return _python_block(python_lines(code.strip("\n") + "\n"))
-    except (tokenize.TokenError, IndentationError):
-        return None
+    lines = python_lines(code.strip("\n") + "\n")
+    return None if lines is None else _python_block(lines)
 
 
 def _python_block(lines: list[str]) -> str:

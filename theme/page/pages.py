@@ -15,7 +15,7 @@ import ast
 import io
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import markdown
@@ -96,6 +96,12 @@ def _snippets_preprocessor(root: Path):
 
 def expand(text: str, root: Path = ROOT) -> str:
     """Replace every include by the lines that it names, as the site's build does."""
+    paths = sorted({match["path"] for match in INCLUDE.finditer(text)})
+    return _expanded(text, root, tuple((root / path).stat().st_mtime_ns for path in paths if (root / path).is_file()))
+
+
+@lru_cache(maxsize=256)
+def _expanded(text: str, root: Path, versions: tuple) -> str:
     return "\n".join(_snippets_preprocessor(root).run(text.split("\n")))
 
 

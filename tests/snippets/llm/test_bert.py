@@ -291,6 +291,9 @@ def test_padding_changes_no_real_token(batch):
 def test_packed_rows_give_the_vectors_of_real_tokens(batch):
     bert = small(kinds=3)
     packed = page.encode_packed(bert, **batch)
+    assert page.encode_packed(bert, **batch | {"real": batch["real"].long()}).equal(packed)
+    with pytest.raises(TypeError):  # by position, segments and real are easily exchanged
+        page.encode_packed(bert, batch["tokens"], batch["real"], batch["segments"])
     assert packed.shape == (5 * 7 - 3, 24)
     assert (packed - bert(**batch)[batch["real"]]).abs().max() < 1e-12
     other = batch | {"real": torch.ones_like(batch["real"])}  # negative control: the padding is looked at
@@ -308,6 +311,21 @@ def test_attention_maps_are_those_of_transformers(folders, batch, agrees):
     for mine, other in zip(ours, theirs, strict=True):
         agrees(mine, other, "transformers.BertForPreTraining")
         assert (mine.transpose(2, 3) - other).abs().max() > 0.01  # keys for queries
+
+
+@torch.no_grad()
+def test_padding_changes_no_map(batch):
+    bert, inputs = small(kinds=3), {name: batch[name][:2] for name in ("tokens", "segments", "real")}
+    length = int(inputs["real"][1].sum())
+    assert length < 7
+    alone = page.attention_maps(bert, *(inputs[name][1:, :length] for name in ("tokens", "segments")))
+    for real in (inputs["real"], inputs["real"].long()):
+        padded = page.attention_maps(bert, inputs["tokens"], inputs["segments"], real)
+        for mine, other in zip(padded, alone, strict=True):
+            assert (mine[1:, :, :length, :length] - other).abs().max() < 1e-12
+            assert mine[1:, :, :, length:].eq(0).all()
+    seen = page.attention_maps(bert, inputs["tokens"], inputs["segments"])  # negative control
+    assert (seen[0][1:, :, :length, :length] - alone[0]).abs().max() > 0.01
 
 
 # formulas

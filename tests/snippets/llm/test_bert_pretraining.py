@@ -101,6 +101,13 @@ def test_special_tokens_and_padding_are_never_chosen():
         page.mask_tokens(batch["tokens"], allowed, 4, 41, (0.8, 0.3))
 
 
+def test_masks_are_drawn_where_the_tokens_are():
+    """On another device than the CPU; this one has shapes only."""
+    tokens = torch.zeros(5, 13, dtype=torch.long, device="meta")
+    hidden, chosen = page.mask_tokens(tokens, tokens.bool(), 4, 41)
+    assert hidden.device.type == chosen.device.type == "meta"
+
+
 def test_masks_are_new_each_time():
     tokens, allowed = torch.randint(5, 41, (5, 13)), torch.ones(5, 13, dtype=torch.bool)
     assert not page.mask_tokens(tokens, allowed, 4, 41)[1].equal(page.mask_tokens(tokens, allowed, 4, 41)[1])
@@ -292,6 +299,68 @@ def test_the_best_span_is_found_among_all():
     assert (apart[:, 0] > apart[:, 1]).any()  # negative control: each end by itself gives spans that end too early
 
 
+LETTERS = [*page.SPECIAL, *"abcdefgh"]
+
+
+def letters(model_seed=0):
+    """A tokenizer of single letters, and a small BERT for it, every weight moved."""
+    torch.manual_seed(model_seed)
+    return page.WordPiece(LETTERS), perturbed(page.new_model(Config(len(LETTERS), 9, 24, 20, 2, 4)))
+
+
+def test_rows_of_texts_fit_into_the_context():
+    wordpiece, model = letters()
+    batch = page.batch_of(["a b", "c " * 20], wordpiece, model["bert"].config)
+    assert batch["tokens"].tolist() == [[2, 5, 6, 3, 0, 0, 0, 0, 0], [2, *[7] * 7, 3]]
+    assert batch["real"].sum(dim=1).tolist() == [4, 9] and not batch["segments"].any()
+
+
+def test_fine_tuning_learns_labels_and_leaves_the_pretrained_model_as_it_was():
+    """Label: how often a stands in a text, which is not told by its first word."""
+    wordpiece, model = letters()
+    random.seed(0)
+    texts = [[random.choice("abcde") for _ in range(random.randint(2, 7))] for _ in range(300)]
+    examples = [(" ".join(text), min(2, text.count("a"))) for text in texts]
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    tuned = page.fine_tune(model, wordpiece, examples[:200], 120, 1e-2)
+    assert set(tuned) == {"bert", "pooler", "label"} and tuned["label"].out_features == 3
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
+    moved = [name for name, weight in tuned.state_dict().items() if name in before and not weight.equal(before[name])]
+    assert any(name.startswith("pooler") for name in moved) and any(name.startswith("bert.layers") for name in moved)
+    asked, wanted = zip(*examples[200:], strict=True)
+    found = page.labels_of(tuned, wordpiece, asked)
+    hits = sum(map(int.__eq__, found, wanted))
+    assert hits > 85 > 1.2 * max(map(wanted.count, wanted))  # of 100; negative control: the most frequent label
+    one = [page.labels_of(tuned, wordpiece, [text])[0] for text in asked]
+    assert sum(a != b for a, b in zip(one, found, strict=True)) <= 1  # padding changes no answer
+
+
+@torch.no_grad()
+def test_vectors_are_means_of_real_tokens_of_length_1():
+    wordpiece, model = letters()
+    texts = ["a b", "c d e f g", "h"]
+    found = page.vectors(model["bert"], wordpiece, texts)
+    assert found.norm(dim=1) == pytest.approx(torch.ones(3).numpy(), abs=1e-5)
+    for text, vector in zip(texts, found, strict=True):
+        tokens = torch.tensor([[2, *wordpiece.encode(text), 3]])
+        mean = model["bert"](tokens)[0].mean(dim=0)
+        assert (mean / mean.norm() - vector).abs().max() < 1e-5
+    batch = page.batch_of(texts, wordpiece, model["bert"].config)
+    padded = F.normalize(model["bert"](**batch).mean(dim=1), dim=1)  # negative control
+    assert (padded - found).abs().max() > 1e-3
+
+
+def test_kinds_are_balanced_and_apart():
+    random.seed(0)
+    known, asked = page.kinds(False, 30), page.kinds(True, 20)
+    assert [label for _, label in known] == [0] * 30 + [1] * 30 and len(asked) == 40
+    assert min(len(text) for text, _ in known + asked) >= 40
+    for held_out, found in ((False, known), (True, asked)):
+        for text, label in found:
+            owners = {(page.is_held_out(n), n[:6] == "topic ") for n, doc in page.documents().items() if text in doc}
+            assert (held_out, bool(label)) in owners
+
+
 def test_guesses_fill_each_gap():
     pieces = [*page.SPECIAL, *"abcdefgh"]
     wordpiece = page.WordPiece(pieces)
@@ -306,14 +375,57 @@ def test_guesses_fill_each_gap():
 def test_the_program_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page, "TRAIN_STEPS", 2)
+    monkeypatch.setattr(page, "TUNE_STEPS", 2)
     monkeypatch.setattr(page, "VOCABULARY", 700)
-    few = dict(sorted(page.documents().items())[:40])
+    several = sorted(page.documents().items())
+    topics = [pair for pair in several if pair[0].startswith("topic ")]
+    few = dict(several[:40] + topics[:40])
     monkeypatch.setattr(page, "documents", lambda: few)
     page.main()
-    assert "loss.png" in capsys.readouterr().out and (tmp_path / "loss.png").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert re.search(r"^topic or docstring: \d+ of \d\d+ held-out sentences right$", printed, re.M)
+    assert "loss.png" in printed and (tmp_path / "loss.png").stat().st_size > 1000
 
 
 # by hand
+
+
+@pytest.mark.claim("bert-row")
+def test_the_row_of_the_page_is_what_the_code_makes(monkeypatch):
+    """Each line of the table, from join, collate and mask_tokens; a second, longer row brings the padding."""
+    text = (ROOT / "docs/posts/LLM/BERT.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (text|read, .*?|place, .*?|segment, .*?|real|asked) \|(.*) \|$", text, re.M)[:6]
+    table = {name.split(",")[0]: [cell.strip(" `") for cell in cells.split("|")] for name, cells in lines}
+    assert len(table) == 6 and {len(cells) for cells in table.values()} == {12}
+    pieces = [*page.SPECIAL, *"the end of list it is new get".split()]
+    wordpiece = page.WordPiece(pieces)
+    first, second = (wordpiece.encode(part) for part in ("the end of the list", "it is new"))
+    rows = [page.join(first, second, wordpiece.ids), page.join(first, first, wordpiece.ids)]
+    batch = collate([(row[:12], kinds[:12]) for row, kinds in rows], Config(13, 12, 4, 4, 1, 1), wordpiece.ids["[PAD]"])
+    words = batch["tokens"][:1]
+    choice, fate = torch.ones(12), torch.zeros(12)
+    choice[[0, 2, 5, 7, 11]], fate[[5, 7]] = 0.1, torch.tensor([0.95, 0.85])
+    monkeypatch.setattr(torch, "rand", Draws(choice.tolist(), fate.tolist()))
+    monkeypatch.setattr(torch, "randint_like", lambda like, high: torch.full_like(like, wordpiece.ids["get"]))
+    allowed = ~torch.isin(words, torch.tensor([wordpiece.ids[piece] for piece in page.SPECIAL]))
+    hidden, chosen = page.mask_tokens(words, allowed, wordpiece.ids["[MASK]"], len(pieces))
+    named = [pieces[i] for i in words[0]]
+    assert table["text"] == [piece.replace("[PAD]", "") for piece in named]
+    assert table["read"] == [pieces[i] for i in hidden[0]]
+    assert table["place"] == [str(i) for i in range(12)]
+    assert table["segment"] == [str(kind) for kind in batch["segments"][0].tolist()]
+    assert table["real"] == [str(int(real)) for real in batch["real"][0].tolist()]
+    assert table["asked"] == [piece if asked else "" for piece, asked in zip(named, chosen[0], strict=True)]
+
+
+def test_the_page_tells_how_to_draw_among_ordinary_pieces():
+    text = (ROOT / "docs/posts/LLM/BERT.md").read_text(encoding="utf-8")
+    (remedy,) = re.findall(r"`(ordinary\[.*?\])`", text)
+    tokens, ordinary = torch.full((300, 7), 6), torch.arange(5, 41)
+    drawn = eval(remedy, {"torch": torch, "tokens": tokens, "ordinary": ordinary})
+    assert drawn.shape == tokens.shape and drawn.unique().tolist() == ordinary.tolist()
+    kept = "first[-(room // 2):]"
+    assert kept in text and eval(kept, {"first": [1, 2, 3, 4, 5], "room": 6}) == [3, 4, 5]
 
 
 SECTION = re.compile(r"^## By hand\n(.*?)^## ", re.M | re.S)
@@ -325,7 +437,7 @@ class Draws:
     def __init__(self, *rows: list[float]):
         self.rows = iter(rows)
 
-    def __call__(self, shape: torch.Size) -> torch.Tensor:
+    def __call__(self, shape: torch.Size, device: torch.device | None = None) -> torch.Tensor:
         return torch.tensor([next(self.rows)]).reshape(shape)
 
 

@@ -5,6 +5,7 @@ import math
 import random
 import re
 import sys
+import time
 import unicodedata
 from collections import Counter
 
@@ -341,6 +342,20 @@ def test_marks_in_a_text_equal_tokenizers():
     ):
         assert OURS.encode_marked(text) == theirs.encode(text).ids, text
     assert OURS.ids["<mask>"] not in OURS.encode("a <mask>")
+
+
+def test_every_kind_of_space_before_a_mask_goes_and_long_runs_take_no_longer():
+    assert all(re.fullmatch(f"[{page.SPACE}]", one) for one in page.SPACES) and len(page.SPACES) == 25
+    mask = OURS.ids["<mask>"]
+    for space in page.SPACES:
+        assert OURS.encode_marked(f"a{space}<mask>") == [*OURS.encode("a"), mask]
+    assert OURS.encode_marked("a\x1c<mask>") == [*OURS.encode("a\x1c"), mask]
+    seconds = []
+    for count in (2000, 50_000):  # looked for from each space, 25 times as many took 600 times as long
+        start = time.process_time()
+        assert OURS.encode_marked("a" + " " * count + "b <mask>") == [*OURS.encode("a" + " " * count + "b"), mask]
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 5
 
 
 def test_a_space_before_the_mask_is_the_masks():

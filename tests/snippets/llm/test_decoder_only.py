@@ -316,6 +316,7 @@ def test_attention_is_its_sums(batch, new):
     assert (interleaved.unflatten(-1, (4, 6))[:, :, [0, 2, 1, 3]].flatten(2) - expected).abs().max() > 0.1
 
 
+@pytest.mark.claim("decoder-is-causal")
 def test_is_causal_shows_a_single_query_key_0_only(batch):
     """The confusion: PyTorch's is_causal aligns the mask at the first key, so the newest query sees the oldest key."""
     query, key, value = batch
@@ -820,6 +821,7 @@ def test_min_p_keeps_what_is_likely_enough():
     assert decoder.keep_min_p(logits, 0.0).isfinite().all()
 
 
+@pytest.mark.claim("decoder-ties")
 def test_top_k_keeps_ties():
     logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
     assert decoder.keep_top_k(logits, 2).isfinite().sum(dim=1).tolist() == [3, 2]
@@ -1356,6 +1358,7 @@ def test_a_cache_of_another_batch_is_refused(kind):
 # what the page says about the first loss, and about PyTorch and transformers
 
 
+@pytest.mark.claim("decoder-first-loss")
 @torch.no_grad()
 def test_a_tied_model_first_guesses_the_token_that_it_has_just_read():
     """So its first loss is low where a token repeats; elsewhere, and untied, it is near ln V."""
@@ -1372,6 +1375,7 @@ def test_a_tied_model_first_guesses_the_token_that_it_has_just_read():
         assert abs(near - math.log(256)) < 0.5
 
 
+@pytest.mark.claim("decoder-torch-norm")
 def test_library_rms_norm_of_pytorch_rounds_elsewhere():
     """In bfloat16 it multiplies by the gain before it casts down: some results differ from ours, by a rounding."""
     ours, theirs = decoder.RMSNorm(512, 1e-5).bfloat16(), nn.RMSNorm(512, 1e-5).bfloat16()
@@ -1384,7 +1388,94 @@ def test_library_rms_norm_of_pytorch_rounds_elsewhere():
     torch.testing.assert_close(one, other, rtol=2**-7, atol=0)
 
 
+@pytest.mark.claim("decoder-sampler-order")
 def test_library_temperature_comes_before_top_k_top_p_and_min_p():
     source = inspect.getsource(GenerationMixin._get_logits_processor)
     places = [source.index(f"{name}LogitsWarper(") for name in ("Temperature", "TopK", "TopP", "MinP")]
     assert places == sorted(places)
+
+
+@pytest.mark.claim("decoder-contiguous")
+def test_library_safetensors_refuses_matrices_stored_by_input(tmp_path):
+    model = small()
+    save_file({"up": model.blocks[0].up.weight.detach()}, tmp_path / "before.safetensors")
+    decoder.store_by_input(model)
+    with pytest.raises(ValueError, match="non contiguous"):
+        save_file({"up": model.blocks[0].up.weight.detach()}, tmp_path / "after.safetensors")
+
+
+# what the page says of faults
+
+
+@pytest.mark.claim("decoder-fault-corner")
+def test_the_other_corner_shows_only_where_several_tokens_follow_others(batch):
+    """The first of several sees key 0 only; one token has no mask, and a whole text has the same triangle."""
+    query, key, value = batch
+    corner = torch.ones(3, 7, dtype=torch.bool).tril()
+    wrong = F.scaled_dot_product_attention(query[:, :, -3:], key, value, attn_mask=corner, enable_gqa=True)
+    torch.testing.assert_close(wrong[:, :, 0], value[:, :, 0].repeat_interleave(2, dim=1))
+    assert (wrong.transpose(1, 2).flatten(2) - decoder.attend(query[:, :, -3:], key, value)).abs().max() > 0.1
+    whole = torch.ones(7, 7, dtype=torch.bool)
+    assert torch.equal(whole.tril(), whole.tril(7 - 7))
+
+
+@pytest.mark.claim("decoder-fault-groups")
+def test_tiled_keys_are_wrong_in_two_of_six_heads():
+    query, (key, value) = torch.randn(5, 6, 7, 4).double(), torch.randn(2, 5, 2, 7, 4).double()
+    right = decoder.attend(query, key, value).unflatten(-1, (6, 4))
+    tiled = (x.repeat(1, 3, 1, 1) for x in (key, value))
+    wrong = F.scaled_dot_product_attention(query, *tiled, is_causal=True).transpose(1, 2)
+    moved = (wrong - right).abs().amax(dim=(0, 1, 3))
+    assert (moved > 1e-3).nonzero().flatten().tolist() == [1, 4] and moved[[0, 2, 3, 5]].max() < 1e-10
+
+
+@pytest.mark.claim("decoder-fault-norm")
+def test_a_norm_in_the_models_type(results):
+    norm = results("LLM/Decoder-Only")["norm"]
+    assert 1.4 < norm["bfloat16"] / norm["float32_inside"] < 1.6
+    x = torch.randn(400, 192).bfloat16()
+    narrow = (x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5)).float()
+    off = (narrow / decoder.RMSNorm(192, 1e-5)(x.float()) - 1).abs().max().item()
+    assert 0.005 < off < 0.01  # a tolerance of a per cent passes
+    small = torch.tensor([1.6e-4, 1.8e-4], dtype=torch.float16)  # the smallest number of float16 is 6e-8
+    assert (small.square() == 0).tolist() == [True, False]
+
+
+@pytest.mark.claim("decoder-fault-targets")
+def test_targets_that_are_not_moved_are_learnt_from_noise():
+    """On random tokens nothing can be predicted, but what was just read can be said again."""
+    wrong, names = inspect.getsource(decoder.train).replace("window[:, 1:]", "window[:, :-1]"), dict(vars(decoder))
+    exec(wrong, names)
+    torch.manual_seed(0)
+    codes, losses, models = torch.randint(41, (2000,)), {}, {}
+    for name, train in (("right", decoder.train), ("wrong", names["train"])):
+        torch.manual_seed(1)
+        models[name] = decoder.Llama(small().config).float()
+        losses[name] = sum(train(models[name], codes, 40, 2e-2)[-5:]) / 5
+    assert losses["right"] > math.log(41) - 0.3 and losses["wrong"] < 0.3
+    said = decoder.generate(models["wrong"].eval(), codes[None, :5], 9)[0, 5:]
+    assert (said == codes[4]).all()
+
+
+@pytest.mark.claim("decoder-fault-top-p")
+def test_top_p_without_the_token_that_crosses_it():
+    def wrong(probabilities):
+        rising = torch.tensor(sorted(probabilities), dtype=torch.float64)
+        drop = rising.cumsum(0) - rising < 1 - 0.9
+        drop[-1] = False
+        return int((~drop).sum())
+
+    for probabilities, right, faulty in (((0.6, 0.35, 0.05), 2, 1), ((0.92, 0.05, 0.03), 1, 1)):
+        logits = torch.tensor([probabilities], dtype=torch.float64).log()
+        assert decoder.keep_top_p(logits, 0.9).isfinite().sum() == right and wrong(probabilities) == faulty
+
+
+@pytest.mark.claim("decoder-fault-refusal")
+def test_what_the_draft_likes_comes_too_often():
+    """By the formulas: 0.7 in place of 0.5; and by counting."""
+    target, draft = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).double(), torch.tensor([[0.9, 0.1]]).double()
+    rate = torch.minimum(target[0], draft[0]).sum().item()
+    assert min(0.5, 0.9) + (1 - rate) * 0.5 == pytest.approx(0.7)
+    for accept, share in ((decoder.accept, 0.5), (no_residual, 0.7)):
+        first = [tokens[0] for tokens in rounds(accept, target, draft, 2000)]
+        assert abs(first.count(0) / 2000 - share) < 4 * math.sqrt(share * (1 - share) / 2000)

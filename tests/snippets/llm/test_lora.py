@@ -328,6 +328,7 @@ def test_training_steps_are_those_of_peft(agrees):
         agrees(adapter.B, inner.get_submodule(path).lora_B["default"].weight, PEFT, 1e-10)
 
 
+@pytest.mark.claim("lora-tied")
 def test_a_tied_weight_is_not_merged():
     """The head of this model is its embedding: merged into the head, an adapter would change what tokens mean."""
     model, tokens = lora.add_adapters(llama(), ["head"], 3, 5.0), torch.randint(29, (2, 9))
@@ -645,6 +646,7 @@ def test_a_trained_head_is_named_in_a_short_line(tmp_path):
 # what the page says about peft
 
 
+@pytest.mark.claim("lora-fan-in")
 @pytest.mark.parametrize("kind, given", [("Linear", True), ("Conv1D", False)])
 def test_library_peft_corrects_fan_in_fan_out_with_a_warning(kind, given):
     model = nn.Sequential(nn.Linear(4, 4) if kind == "Linear" else Conv1D(4, 4))
@@ -654,6 +656,7 @@ def test_library_peft_corrects_fan_in_fan_out_with_a_warning(kind, given):
     assert wrapped.base_model.model[0].fan_in_fan_out is not given
 
 
+@pytest.mark.claim("lora-half-base")
 def test_library_peft_keeps_adapters_of_a_bfloat16_base_in_float32():
     wrapped = get_peft_model(nn.Sequential(nn.Linear(4, 4).bfloat16()), LoraConfig(r=2, target_modules=["0"]))
     layer = wrapped.base_model.model[0]
@@ -664,3 +667,81 @@ def test_library_peft_keeps_adapters_of_a_bfloat16_base_in_float32():
 def test_library_peft_starts_with_a_zero_b():
     layer = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=2, target_modules=["0"])).base_model.model[0]
     assert not layer.lora_B["default"].weight.any() and layer.lora_A["default"].weight.all()
+
+
+@pytest.mark.claim("lora-dora")
+def test_library_dora_divides_rows_by_their_lengths():
+    """W' = m (W + scale B A) / its rows' lengths, with one m for each output."""
+    config = LoraConfig(r=2, lora_alpha=6, target_modules=["0"], use_dora=True)
+    layer = get_peft_model(nn.Sequential(nn.Linear(7, 5, bias=False)), config).base_model.model[0]
+    nn.init.normal_(layer.lora_B["default"].weight)
+    length = layer.lora_magnitude_vector["default"].weight
+    assert length.shape == (5,) and length.requires_grad
+    nn.init.uniform_(length, 0.5, 2.0)
+    weight = layer.weight + 3 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    x = torch.randn(4, 7)
+    torch.testing.assert_close(layer(x), x @ (length[:, None] * weight / weight.norm(dim=1, keepdim=True)).T)
+
+
+# what the page says of faults
+
+
+@pytest.mark.claim("lora-fault-dropout")
+def test_dropout_before_both_paths_damages_the_base():
+    """The noise on the input is sqrt(p / (1 - p)) times as long as the input; in eval there is none."""
+    x = torch.randn(200_000, dtype=DOUBLE)
+    noise = F.dropout(x, 0.1) - x
+    assert (noise.norm() / x.norm()).item() == pytest.approx(math.sqrt(0.1 / 0.9), rel=0.02)
+    assert math.sqrt(0.1 / 0.9) == pytest.approx(1 / 3)
+    assert torch.equal(F.dropout(x, 0.1, training=False), x)
+
+
+@pytest.mark.claim("lora-fault-factor")
+def test_merging_without_the_factor_loses_half():
+    for alpha, share in ((16.0, 0.5), (8.0, 1.0)):
+        adapter = perturbed(lora.LoRA(layer("Linear", 9, 11), 8, alpha))
+        torch.testing.assert_close(adapter.B @ adapter.A, share * adapter.delta())
+
+
+@pytest.mark.claim("lora-fault-transposed")
+def test_a_square_conv1d_with_the_change_the_wrong_way_round():
+    """GPT-2's shapes, and the distance to the right weight over the size of the change."""
+    block = GPT2LMHeadModel(GPT2_CONFIG).transformer.h[0]
+    shapes = {name: m.weight.shape for name, m in block.named_modules() if isinstance(m, Conv1D)}
+    square = {name for name, shape in shapes.items() if shape[0] == shape[1]}
+    assert square == {"attn.c_proj"} and len(shapes) == 4
+    adapter = lora.LoRA(layer("Conv1D", 300, 300), 8, 16.0)
+    nn.init.normal_(adapter.B)
+    right, wrong = adapter.delta(), adapter.delta().T
+    assert ((wrong - right).norm() / right.norm()).item() == pytest.approx(math.sqrt(2), rel=0.05)
+
+
+@pytest.mark.claim("lora-fault-frozen")
+def test_what_is_not_frozen_is_not_in_the_file(tmp_path, results):
+    base, tokens, answers = llama(), torch.randint(29, (2, 9)), {}
+    for frozen in (True, False):
+        model = lora.add_adapters(copy.deepcopy(base).train(), ["to_query", "to_value"], 3, 5.0)
+        if not frozen:  # the fault: wrapped layers are frozen all the same
+            inside = {id(p) for adapter in lora.adapters(model).values() for p in adapter.layer.parameters()}
+            for p in model.parameters():
+                p.requires_grad_(id(p) not in inside)
+        assert (lora.count_trained(model) == 2 * 3 * (12 + 12 + 12 + 4)) == frozen
+        train(model, torch.arange(29).repeat(20), 5, rate=1e-2)
+        lora.save_adapter(model, tmp_path / str(frozen))
+        again = lora.load_adapter(copy.deepcopy(base), tmp_path / str(frozen), {})
+        answers[frozen] = (model.eval()(tokens) - again.eval()(tokens)).abs().max().item()
+    assert answers[True] < 1e-6 and answers[False] > 1e-2
+    assert results("LLM/LORA")["runs.qv_8.parameters"] == 4 * 8 * (192 + 192 + 192 + 64)
+
+
+@pytest.mark.claim("lora-fault-rslora")
+def test_an_adapter_of_rank_64_without_its_factor(tmp_path):
+    """Its alpha is 64: with the root of the rank it adds alpha / 8, without it alpha / 64."""
+    base, scales = nn.Sequential(nn.Linear(70, 66)), {}
+    lora.save_adapter(lora.add_adapters(copy.deepcopy(base), ["0"], 64, 64.0), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    for root in (True, False):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": root}))
+        adapter = lora.load_adapter(copy.deepcopy(base), tmp_path, {})[0]
+        scales[root] = adapter.alpha / adapter.rank
+    assert scales == {True: 64 / 8, False: 64 / 64} and scales[False] / scales[True] == 1 / 8

@@ -229,7 +229,7 @@ def test_positions_count_real_tokens_from_the_padding_id_plus_one(formula):
     place = page.places(tokens, 1)
     real = (tokens != 1).long()
     for t in (3, 5, 7):  # padding in the first row, a real token in the second one
-        names = {"p_t": place[:, t - 1], "c": 1, "r_t": real[:, t - 1], "r_s": lambda s: real[:, s - 1]}
+        names = {r"\pi_t": place[:, t - 1], "c": 1, "r_t": real[:, t - 1], "r_s": lambda s: real[:, s - 1]}
         formula("roberta-positions").holds(names | {"t": t})
     assert place.tolist() == [[2, 3, 1, 4, 1, 1, 1], [2, 3, 4, 5, 6, 7, 8]]  # the page's example is the first row
 

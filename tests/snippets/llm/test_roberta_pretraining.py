@@ -172,6 +172,8 @@ def test_static_masks_repeat_and_dynamic_ones_do_not():
     ten = first_epochs(10, 21)  # as in BERT: ten copies
     assert ten[0] == ten[10] == ten[20] and ten[3] == ten[13]
     assert len({str(sorted(epoch.items())) for epoch in ten[:10]}) == 10
+    with pytest.raises(ValueError, match="one copy of masks or more is expected, given 0"):
+        next(page.epochs(ROWS, MARKS, 60, 0))
 
 
 @pytest.mark.claim("roberta-collator")
@@ -214,8 +216,8 @@ def test_the_share_of_places_that_are_ever_asked_for(formula):
         for _ in {epoch % copies for epoch in range(epochs)}:
             never *= 0.85
         shares.append(1 - never)
-    e, k = torch.tensor(cases).double().T
-    formula("roberta-asked").holds({"A": torch.tensor(shares, dtype=torch.float64), "e": e, "k": k})
+    e, m = torch.tensor(cases).double().T
+    formula("roberta-asked").holds({"A": torch.tensor(shares, dtype=torch.float64), "e": e, "m": m})
 
 
 # large batches
@@ -283,7 +285,8 @@ def test_the_loss_is_one_mean_over_all_parts(model, formula):
     apart = [plain_costs(model, group) for group in groups]
     loss = page.accumulate(model, groups)
     names = {"C_k": lambda k: sum(apart[k][0]), "D_k": lambda k: sum(apart[k][1], torch.zeros(()).double())}
-    names |= {"k": range(4), "L": loss, "M": sum(len(a) for a, _ in apart), "P": sum(len(b) for _, b in apart)}
+    names |= {"k": range(4), r"\mathcal{L}": loss, "M": sum(len(a) for a, _ in apart)}
+    names["B"] = sum(len(b) for _, b in apart)
     formula("roberta-large-batch").holds(names)
 
 

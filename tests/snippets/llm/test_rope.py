@@ -1,6 +1,7 @@
 """RoPE: rotations against complex numbers; frequencies and rotated queries against transformers; a cache."""
 
 import importlib
+import inspect
 import json
 import math
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, GPTNeoXConfig, LlamaConfig, PhiConfig
+from transformers import AutoConfig, GPTNeoXConfig, LlamaConfig, PhiConfig, SmolLM3Config, modeling_rope_utils
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.glm import modeling_glm as glm
 from transformers.models.gptj import modeling_gptj as gptj
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.llama4.configuration_llama4 import Llama4TextConfig
 from transformers.models.phi.modeling_phi import PhiAttention, PhiRotaryEmbedding
 
 from snippets.llm import rope
@@ -322,6 +324,7 @@ def test_negative_controls_of_stretching(double):
         assert (theirs[name].inv_freq / other - 1).abs().max() > 1e-2, name
 
 
+@pytest.mark.claim("rope-dynamic-memory")
 def test_dynamic_scaling_of_transformers_remembers_the_longest_text(double):
     """Between the trained length and the longest one seen it keeps the frequencies of the longest; ours forget."""
     theirs, x = LlamaRotaryEmbedding(CONFIGS["dynamic"]), torch.zeros(1, dtype=torch.float64)
@@ -329,6 +332,8 @@ def test_dynamic_scaling_of_transformers_remembers_the_longest_text(double):
         theirs(x, torch.arange(length)[None])
         expected = rope.dynamic_ntk(DIM, as_for, TRAINED, 1.0, 5000.0)
         torch.testing.assert_close(theirs.inv_freq, expected, rtol=1e-12, atol=0)
+    source = inspect.getsource(llama.LlamaAttention.forward)  # keys are turned first, and then kept
+    assert source.index("apply_rotary_pos_emb(") < source.index("past_key_values.update(")
 
 
 @pytest.mark.equation("rope-linear", of=rope.linear)
@@ -787,12 +792,14 @@ def test_wrong_input_is_refused(name):
 # what the page says about other models of transformers, and about angles that were never met
 
 
+@pytest.mark.claim("rope-partial-kinds")
 def test_library_shares_of_a_head_that_turn():
     """GPT-NeoX a quarter, Phi-1 a half (transformers' defaults for them); two fifths are for Phi-2's file to say."""
     assert GPTNeoXConfig().rope_parameters["partial_rotary_factor"] == 0.25
     assert PhiConfig().rope_parameters["partial_rotary_factor"] == 0.5
 
 
+@pytest.mark.claim("rope-layout-kinds")
 @pytest.mark.parametrize("rotate", [gptj.rotate_every_two, glm.rotate_half])
 def test_library_gptj_and_glm_pair_neighbours(rotate):
     """Llama pairs the halves."""
@@ -806,6 +813,7 @@ def test_pairs_that_go_round_in_128_positions():
         assert (128 * rope.inverse_frequencies(32, base) >= 2 * math.pi).sum() == count
 
 
+@pytest.mark.claim("rope-ntk-angles")
 def test_first_unknown_angles_of_ntk_aware_scaling():
     """Of the pairs that do not go round in 128 positions, 6 to 14 meet one before 1,024, at 128 * 8**(i / 15)."""
     known, theta = 128 * rope.inverse_frequencies(32), rope.ntk_aware(32, 8.0)
@@ -815,3 +823,163 @@ def test_first_unknown_angles_of_ntk_aware_scaling():
     torch.testing.assert_close(first, 128 * 8 ** (torch.arange(16, dtype=torch.float64) / 15))
     assert (first[6:15] < 1023).all() and first[15] > 1023.9
     assert round(first[6].item()) == 294 and round(first[14].item()) == 891
+
+
+@pytest.mark.claim("rope-bag")
+def test_without_positions_two_layers_see_some_order():
+    """One layer sees a bag (the test above of the same model); a second one reads what the first mixed."""
+    codes = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+    shuffled = codes[:, [2, 0, 1, 5, 4, 3, 6]]
+    moved = []
+    for layers in (1, 2):
+        torch.manual_seed(0)
+        blind = rope.Decoder(rope.Rope(torch.zeros(3)), width=12, num_heads=2, num_layers=layers).double()
+        blind.embedding.weight.data *= 50  # so that attention is not even
+        moved.append((blind(codes) - blind(shuffled))[:, -1].abs().max().item())
+    assert moved[0] < 1e-10 and moved[1] > 1e-3
+
+
+@pytest.mark.claim("rope-alibi-heads")
+def test_library_slopes_for_other_numbers_of_heads():
+    """Bloom's, which are the paper's code: six heads have the slopes of four, and every second one of eight."""
+
+    def slopes(heads):
+        return build_alibi_tensor(torch.ones(1, 2), heads, torch.float64).view(heads, 2)[:, 1].tolist()
+
+    assert slopes(6) == pytest.approx(slopes(4) + slopes(8)[::2][:2])
+    assert slopes(4) == pytest.approx([2 ** (-8 * h / 4) for h in (1, 2, 3, 4)])
+
+
+@pytest.mark.claim("rope-partial-temperature")
+def test_library_enlarges_only_the_features_that_turn():
+    scaling = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 8.0, "original_max_position_embeddings": 16}
+    shape = PhiConfig(
+        hidden_size=30,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=128,
+        rope_parameters=scaling | {"partial_rotary_factor": 0.4},
+    )
+    shape._attn_implementation = "eager"
+    attention, x = PhiAttention(shape, layer_idx=0).double(), torch.randn(2, 7, 30, dtype=torch.float64)
+    cos, sin = (one.double() for one in PhiRotaryEmbedding(shape)(x, torch.arange(7)[None]))
+    assert cos.shape[-1] == 4 and cos[0, 0].tolist() == pytest.approx(4 * [rope.yarn_magnitude(8.0)])
+    causal = torch.full((7, 7), -math.inf, dtype=torch.float64).triu(1)[None, None]
+    with torch.no_grad():
+        theirs, _ = attention(x, (cos, sin), causal)
+        query, key, value = (
+            f(x).unflatten(-1, (3, 10)).transpose(1, 2) for f in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        angle = rope.angles(torch.arange(7), rope.yarn(4, 8.0, 16))
+
+        def ours(rest):
+            turned = [rope.rotate_partial(x, angle) for x in (query, key)]
+            grown = [torch.cat([x[..., :4] * rope.yarn_magnitude(8.0), x[..., 4:] * rest], dim=-1) for x in turned]
+            mixed = F.scaled_dot_product_attention(*grown, value, is_causal=True)
+            return attention.dense(mixed.transpose(1, 2).flatten(2))
+
+        torch.testing.assert_close(ours(1.0), theirs, rtol=0, atol=1e-6)
+        assert (ours(rope.yarn_magnitude(8.0)) - theirs).abs().max() > 1e-3
+
+
+@pytest.mark.claim("rope-yarn-limit")
+def test_library_yarn_may_end_its_ramp_beyond_the_last_pair(double):
+    """With base 20 every pair of 16 features goes round in 512 positions, and none is divided by the whole factor."""
+    parameters = {"rope_type": "yarn", "rope_theta": 20.0, "beta_fast": 200.0} | YARN
+    shape = {"hidden_size": 3 * DIM, "num_attention_heads": 3, "max_position_embeddings": 4096}
+    theirs = LlamaRotaryEmbedding(LlamaConfig(**shape, rope_parameters=parameters)).inv_freq
+    theta = rope.inverse_frequencies(DIM, 20.0)
+    torch.testing.assert_close(rope.yarn(DIM, 8.0, 512, 20.0, fast=200.0), theirs, rtol=1e-12, atol=0)
+    assert 512 * theta[-1] > 2 * math.pi and 1.5 < (theta / theirs).max() < 7
+
+
+@pytest.mark.claim("rope-nope")
+def test_library_leaves_every_fourth_layer_without_rotation():
+    for config in (Llama4TextConfig(), SmolLM3Config()):
+        assert config.no_rope_layers == [int((layer + 1) % 4 != 0) for layer in range(config.num_hidden_layers)]
+
+
+@pytest.mark.claim("rope-longrope")
+def test_library_longrope_has_two_lists_of_factors(tmp_path):
+    """Eight pairs, each divided by its own factor; our loader refuses."""
+    short, long = [1.0 + 0.1 * i for i in range(8)], [2.0 + i for i in range(8)]
+    parameters = {"rope_type": "longrope", "rope_theta": 5000.0, "short_factor": short, "long_factor": long}
+    parameters |= {"original_max_position_embeddings": 64, "factor": 4.0}
+    shape = {"hidden_size": 3 * DIM, "num_attention_heads": 3, "max_position_embeddings": 256}
+    config = LlamaConfig(**shape, rope_parameters=parameters)
+    for length, factors in ((64, short), (65, long)):
+        theirs, _ = modeling_rope_utils.ROPE_INIT_FUNCTIONS["longrope"](config, "cpu", seq_len=length)
+        torch.testing.assert_close(theirs.double(), plain(0)[0] / torch.tensor(factors), rtol=1e-5, atol=0)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="given longrope"):
+        rope.load_rope(tmp_path, 64)
+
+
+@pytest.mark.claim("rope-two-d")
+def test_rows_and_columns_turn_pairs_of_their_own():
+    """Scores at equal differences are equal, wherever; another row or another column changes them."""
+    query, key = torch.randn(2, 1, 1, 1, 20, dtype=torch.float64)
+
+    def score(query_place, key_place):
+        turned = []
+        for x, place in ((query, query_place), (key, key_place)):
+            angle = [rope.angles(torch.tensor([at]), rope.inverse_frequencies(10)) for at in place]
+            parts = zip(x.chunk(2, dim=-1), angle, strict=True)
+            turned.append(torch.cat([rope.rotate_halves(part, by) for part, by in parts], dim=-1))
+        return (turned[0] * turned[1]).sum().item()
+
+    near = score((3, 5), (1, 4))
+    assert score((103, 65), (101, 64)) == pytest.approx(near, abs=1e-10)
+    assert abs(score((4, 5), (1, 4)) - near) > 1e-3 and abs(score((3, 6), (1, 4)) - near) > 1e-3
+
+
+# what the page says of faults
+
+
+@pytest.mark.claim("rope-fault-count")
+def test_counting_from_1_is_an_interpolation():
+    from_1 = 10_000.0 ** (-2 * torch.arange(1, 17, dtype=torch.float64) / 32)
+    torch.testing.assert_close(from_1, rope.linear(rope.inverse_frequencies(32), 10_000 ** (2 / 32)))
+    assert round(10_000 ** (2 / 32), 2) == 1.78
+
+
+@pytest.mark.claim("rope-fault-layout")
+def test_scores_in_the_other_layout():
+    """Right at distance 0; further away they correlate less and less with the right ones."""
+    query, key = torch.randn(2, 1, 20_000, 1, 32, dtype=torch.float64)
+    for distance, expected in ((0, 1.0), (1, 0.92), (10, 0.44), (100, 0.27)):
+        angle = rope.angles(torch.tensor([distance]), rope.inverse_frequencies(32))
+        right, wrong = ((one(query, angle) * key).sum(dim=-1) for one in (rope.rotate_halves, rope.rotate_pairs))
+        found = torch.corrcoef(torch.stack([right.flatten(), wrong.flatten()]))[0, 1].item()
+        feature = torch.arange(32)
+        exact = (angle[0, feature % 16].cos() * angle[0, feature // 2].cos()).mean().item()
+        assert found == pytest.approx(exact, abs=0.03) and round(exact, 2) == expected
+
+
+@pytest.mark.claim("rope-fault-cache")
+def test_a_query_at_position_0_takes_the_past_for_the_future():
+    """After 100 tokens, the score of the token before is that of a key 99 positions ahead; a whole text is right."""
+    query, key = torch.randn(2, 1, 1, 1, 10, dtype=torch.float64)
+    theta = rope.inverse_frequencies(10)
+
+    def score(m, n):
+        turned = [rope.rotate_halves(x, rope.angles(torch.tensor([at]), theta)) for x, at in ((query, m), (key, n))]
+        return (turned[0] * turned[1]).sum().item()
+
+    assert score(0, 99) == pytest.approx(score(1000 - 99, 1000)) and abs(score(0, 99) - score(100, 99)) > 1e-3
+
+
+@pytest.mark.claim("rope-fault-cast")
+def test_numbers_of_bfloat16_are_16_apart(results):
+    from_2048 = torch.arange(2048, 4097, dtype=torch.float64)
+    held = from_2048.bfloat16().double()
+    assert held.unique().diff().unique().tolist() == [16] and (held - from_2048).abs().max() == 8 > 2 * math.pi
+    precision = results("LLM/ROPE")["precision"]
+    assert precision["bfloat16"]["4095"] > 2 * precision["spread"] > 0
+
+
+@pytest.mark.claim("rope-fault-exponent")
+def test_the_slowest_pair_without_the_exponent():
+    for dim, expected in ((128, 7.7), (16, 6.2)):
+        ratio = rope.inverse_frequencies(dim)[-1] / rope.inverse_frequencies(dim, 10_000 * 8.0)[-1]
+        assert round(ratio.item(), 1) == expected and ratio.item() == pytest.approx(8 ** ((dim - 2) / dim))

@@ -69,7 +69,7 @@ def test_logits_and_loss_equal_transformers(kind, folders, batch, agrees):
 @torch.no_grad()
 @pytest.mark.claim("encdec-exchanged")
 def test_wrong_t5s_are_rejected(folders, batch, monkeypatch):
-    """Divided scores, exact GELU, the other scale, the encoder's buckets in the decoder, norms that subtract a mean."""
+    """Divided scores, exact GELU, GELU on the other matrix, the future seen, the other scale, a mean subtracted."""
     expected = theirs(THEIRS["v1.1"], batch).logits
     ours = load_t5(folders["v1.1"])
     written = page.shift_right(batch["target"], ours.config)
@@ -85,6 +85,11 @@ def test_wrong_t5s_are_rejected(folders, batch, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(F, "gelu", lambda x, approximate: gelu(x))
         assert 1e-5 < error(ours)
+    exchanged = copy.deepcopy(ours)
+    for name, part in exchanged.named_modules():
+        if name.endswith("mlp"):
+            part.gate, part.up = part.up, part.gate
+    assert error(exchanged) > 0.01
     both = copy.deepcopy(ours)
     both.decoder.bias.causal = False  # the future seen
     assert error(both) > 0.01

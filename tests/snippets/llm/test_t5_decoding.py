@@ -180,7 +180,7 @@ def test_scores_are_their_formula(formula, batch):
     written = torch.tensor([[0, *tokens[:-1]]])
     p = model(batch["source"][1:2, :4], written)[0].softmax(dim=-1)
     p = p[torch.arange(len(tokens)), tokens]
-    names = {"s": torch.tensor(score), r"\alpha": 0.7, "T": len(tokens), "p_t": lambda t: p[t], "t": range(len(tokens))}
+    names = {"z": torch.tensor(score), r"\alpha": 0.7, "T": len(tokens), "p_t": lambda t: p[t], "t": range(len(tokens))}
     formula("encdec-score").holds(names, tolerance=1e-6)  # beams add up in float32
 
 

@@ -197,6 +197,14 @@ def test_vocabularies_without_special_pieces_or_with_one_twice_are_refused():
         page.WordPiece([*page.SPECIAL], never_split=("whole",))
 
 
+def test_where_nothing_is_never_split_marks_are_text():
+    """The text of a stranger: [SEP] falls apart as any other word does, and the rest stays as it was."""
+    ours = page.WordPiece(REAL, never_split=())
+    assert ours.tokenize("hello [SEP] playing") == ["hello", "[", "sep", "]", "playing"]
+    assert page.WordPiece(REAL).tokenize("hello [SEP] playing") == ["hello", "[SEP]", "playing"]
+    assert ours.tokenize("") == []
+
+
 def test_decoding_joins_pieces():
     ours = PAIRS["real"][0]
     assert ours.decode(ours.encode("Unaffable tokenizers, always!")) == "unaffable tokenizers , always !"
