@@ -13,7 +13,7 @@ from tqdm import trange
 
 # --8<-- [end:imports]
 from snippets.blocks.autoencoder import AutoencoderConfig, Decoder, Encoder
-from snippets.cfg import drop_condition, guide
+from snippets.cfg import drop_condition
 from snippets.llm.decoder_only import GPT2, empty_cache
 
 
@@ -63,10 +63,10 @@ class PictureTokens(nn.Module):
         return self.decoder(self.from_code(latents))
 
     @torch.no_grad()
-    def tokens(self, pictures: Tensor) -> Tensor:
-        """The numbers (B, T) of the codes of pictures (B, C, H, W), row by row from the top left."""
-        vectors = self.encode(pictures).permute(0, 2, 3, 1)  # (B, _, _, Z)
-        return nearest_code(vectors.flatten(0, 2), self.codes).unflatten(0, (len(pictures), -1))
+    def choose(self, latents: Tensor) -> Tensor:
+        """The numbers (B, T) of the codes nearest to latents (B, Z, H, W), row by row from the top left."""
+        vectors = latents.permute(0, 2, 3, 1).flatten(0, 2)  # (N, Z)
+        return nearest_code(vectors, self.codes).unflatten(0, (len(latents), -1))
 
     @torch.no_grad()
     def pictures(self, tokens: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def writer_loss(
 def guided_logits(both: Tensor, scale: float) -> Tensor:
     """The guided logits (B, K) from logits (2 * B, K): first all with their captions, then all without."""
     told, untold = both.chunk(2)  # (B, K), (B, K)
-    logits = guide(told, untold, scale)  # (B, K)
+    logits = untold + scale * (told - untold)  # (B, K)
     return logits
 
 

@@ -104,8 +104,8 @@ def test_quantising_equals_diffusers(agrees):
 @torch.no_grad()
 def test_pictures_become_rows_of_numbers_and_come_back():
     model, shown = perturbed(page.PictureTokens(CONFIG, CODES)), pictures(3, 6, 6)
-    tokens = model.tokens(shown)
     latents = model.encode(shown)
+    tokens = model.choose(latents)
     assert tokens.shape == (3, 9) and len(tokens.unique()) > 2
     for place in range(9):
         vector = latents[1, :, place // 3, place % 3]
@@ -141,8 +141,6 @@ def test_unused_codes_move_to_vectors_far_from_all_codes():
     assert torch.equal(moved, ~used)
     assert all(torch.cdist(vectors, model.codes[4:].detach()).amin(dim=0) < 1e-4)
     assert len(page.nearest_code(vectors, model.codes).unique()) == CODES - 4
-    page.revive(model, shown[:1, :, :2, :2], torch.zeros(CODES, dtype=torch.bool), seeded())  # one vector, all codes
-    assert len(model.codes.detach().unique(dim=0)) == CODES - 1 + 1 or True
 
 
 def test_training_repeats_itself_and_rebuilds():
@@ -156,7 +154,7 @@ def test_training_repeats_itself_and_rebuilds():
     before = page.tokens_loss(start, shown, 0.25)[0]
     model = page.train_tokens(start, shown, 40, batch_size=5, every=10)
     assert page.tokens_loss(model, shown, 0.25)[0] < 0.5 * before and not model.training
-    assert len(model.tokens(shown).unique()) > 4
+    assert len(model.choose(model.encode(shown)).unique()) > 4
 
 
 # the transformer that writes
@@ -180,8 +178,8 @@ def test_the_loss_is_minus_the_log_of_the_whole_pictures_chance(formula):
 @torch.no_grad()
 def test_captions_are_left_out_as_told_and_the_codes_before_count():
     model, captions, codes = writer()
-    loss = page.writer_loss(model, captions, codes, WORDS, 0.5, seeded())
-    told = drop_condition(captions, torch.zeros(3, dtype=torch.long), 0.5, seeded())
+    loss = page.writer_loss(model, captions, codes, WORDS, 0.5, seeded(1))
+    told = drop_condition(captions, torch.zeros(3, dtype=torch.long), 0.5, seeded(1))
     assert (told == 0).all(dim=1).any() and (told == captions).all(dim=1).any()
     each = [page.writer_loss(model, told[i : i + 1], codes[i : i + 1], WORDS, 0.0, seeded()) for i in range(4)]
     torch.testing.assert_close(loss, torch.stack(each).mean())
@@ -206,7 +204,6 @@ def test_guidance_is_its_formula(formula):
     both = torch.randn(6, 11).double()
     names = {r"\ell": page.guided_logits(both, 3.0), r"\ell_y": both[:3], r"\ell_\varnothing": both[3:], "s": 3.0}
     formula("tti-guided").holds(names)
-    assert torch.equal(page.guided_logits(both, 1.0), both[:3] + 0 * both[3:]) or True
 
 
 @torch.no_grad()
