@@ -111,3 +111,32 @@ def bibtex(rows: list[dict]) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("&", r"\&") if "http" not in text else text
+
+
+def timeline(rows: list[dict]) -> str:
+    """A picture of the entries: time to the right, a lane for each family, a mark for each model."""
+    first, last = int(rows[0]["month"][:4]), int(rows[-1]["month"][:4]) + 1
+    left, step, lane = 130, 62, 30
+    width, height = left + step * (last - first) + 12, lane * len(FAMILIES) + 28
+    parts = []
+    for year in range(first, last + 1):
+        x = left + step * (year - first)
+        parts.append(f'<line x1="{x}" y1="4" x2="{x}" y2="{height - 22}"/>')
+        if year < last:
+            parts.append(f'<text x="{x + step / 2}" y="{height - 6}" text-anchor="middle">{year}</text>')
+    for number, family in enumerate(FAMILIES):
+        y, taken = lane * number + 18, {}
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{family}</text>')
+        for row in rows:
+            if row["family"] == family:
+                year, month = map(int, row["month"].split("-"))
+                x = round(left + step * (year - first + (month - 0.5) / 12), 1)
+                taken[x] = taken.get(x, -1) + 1  # several of one month stand above one another
+                name = html.escape(f"{row['model']}, {row['month']}")
+                parts.append(f'<circle cx="{x}" cy="{y - 7 * taken[x] + 3}" r="4"><title>{name}</title></circle>')
+    counts = "; ".join(f"{sum(row['family'] == family for row in rows)} {family}" for family in FAMILIES)
+    said = f"A mark for each of {len(rows)} models, by month and family: {counts}"
+    return (
+        f'<div class="timeline" tabindex="0" role="group" aria-label="Timeline"><svg viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" role="img" aria-label="{html.escape(said)}">{"".join(parts)}</svg></div>'
+    )

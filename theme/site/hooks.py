@@ -182,7 +182,7 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
         page.meta["summary"] = cards.summary(build.posts[key], root)
         blocks = records.blocks(build.posts[key], root, page.url)
         if models := survey.path_of(build.posts[key]):
-            blocks["models"] = survey.table(survey.read(models))
+            blocks |= {"models": survey.table(survey.read(models)), "timeline": survey.timeline(survey.read(models))}
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.page.extension"] = {"source": source}
