@@ -131,7 +131,7 @@ def test_the_exact_velocity_has_the_least_loss():
     right, wanted = page.exact_velocity(mixture, x, t), data - noise
     best = (right - wanted).square().mean()
     for error in (0.3, -0.3, 0.3 * x.tanh()):
-        added = torch.as_tensor(error).expand_as(right)
+        added = torch.as_tensor(error, dtype=torch.float64).expand_as(right)
         cost = (right + added - wanted).square().mean()
         torch.testing.assert_close(cost - best, added.square().mean(), rtol=0.05, atol=0)
 
@@ -140,7 +140,12 @@ def test_the_exact_velocity_has_the_least_loss():
 def test_a_step_is_eulers(formula):
     mixture, x = toy2d(), normal(5, 2)
     paths = page.flow_paths(lambda x, t: page.exact_velocity(mixture, x, t), x, torch.tensor([0.3, 0.45]).double())
-    names = {r"x_{t + h}": paths[1], "x_t": x, "h": 0.15, "u_t": lambda x: page.exact_velocity(mixture, x, 0.3)}
+    names = {
+        r"x_{t + \delta}": paths[1],
+        "x_t": x,
+        r"\delta": 0.15,
+        "u_t": lambda x: page.exact_velocity(mixture, x, 0.3),
+    }
     formula("tti-euler").holds(names)
 
 
@@ -240,6 +245,7 @@ def test_a_velocity_from_diffusions_v(formula):
 
 
 @pytest.mark.claim("tti-ddim-is-euler")
+@pytest.mark.claim("tti-ddim-same")
 def test_ddim_is_eulers_method_at_other_times(agrees):
     """The same network, asked for the noise at diffusion's levels: both runs end in the same points."""
     mixture, schedule = toy2d(), NoiseSchedule(cosine_beta())
