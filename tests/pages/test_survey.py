@@ -74,3 +74,15 @@ def test_the_references_are_one_a_model_and_have_keys_of_their_own(rows):
     ]
     for entry in text.split("\n\n"):
         assert entry.count("{") == entry.count("}") and not re.search(r"(?<!\\)&", entry)
+
+
+def test_the_timeline_places_models_by_month_and_family(rows):
+    picture = survey.timeline(rows)
+    marks = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="4"><title>([^<]*), (\d{4}-\d\d)</title>', picture)
+    assert len(marks) == len(rows) == len({(x, y) for x, y, *_ in marks})  # none hides another one
+    by_month = sorted(marks, key=lambda mark: mark[3])
+    assert [float(mark[0]) for mark in by_month] == sorted(float(mark[0]) for mark in marks)
+    lanes = {row["family"]: {float(y) for _, y, name, _ in marks if name == row["model"]} for row in rows}
+    assert max(lanes["recurrent"]) < min(lanes["GAN"]) and max(lanes["GAN"]) < min(lanes["unified"])
+    autoregressive = sum(row["family"] == "autoregressive" for row in rows)
+    assert f"A mark for each of {len(rows)} models" in picture and f"; {autoregressive} autoregressive;" in picture
