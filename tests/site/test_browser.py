@@ -217,3 +217,49 @@ def test_without_a_browser_tests_are_skipped_or_fail(monkeypatch):
     monkeypatch.setenv("REQUIRE_BROWSER", "1")
     with pytest.raises(pytest.fail.Exception, match="REQUIRE_BROWSER=1, and no Chromium"):
         no_browser("no Chromium")
+
+
+SURVEY = "posts/TextToImage/"
+
+
+def test_the_survey_is_sorted_by_its_columns(tab):
+    tab.go(SURVEY)
+    first = tab.page.locator("table.models tbody tr").first
+    by_year, by_size = (tab.page.locator("table.models th button", has_text=name) for name in ("Year", "Parameters"))
+    expect(first).to_contain_text("alignDRAW")
+    by_year.click()  # up: as it stands
+    expect(tab.page.locator("table.models th[aria-sort=ascending]")).to_have_text("Year")
+    expect(first).to_contain_text("alignDRAW")
+    by_year.click()
+    expect(tab.page.locator("table.models th[aria-sort=descending]")).to_have_text("Year")
+    expect(first).to_contain_text("2025-09")
+    by_size.click()
+    by_size.click()  # by number, not by letters: 80 B stands before 8 B
+    expect(first).to_contain_text("HunyuanImage 3.0")
+    expect(tab.page.locator("table.models th[aria-sort]")).to_have_count(1)
+
+
+def test_the_survey_is_filtered_by_family_and_words(tab, site):
+    tab.go(SURVEY)
+    shown, rows = tab.page.locator("table.models tbody tr:visible"), site.pages[SURVEY].select("table.models tbody tr")
+    expect(shown).to_have_count(len(rows))
+    family = tab.page.get_by_label("Family")
+    family.select_option("flow")
+    flows = [row for row in rows if row["data-family"] == "flow"]
+    expect(shown).to_have_count(len(flows))
+    expect(tab.page.locator(".models-filter output")).to_have_text(f"{len(flows)} of {len(rows)} models")
+    tab.page.get_by_label("Words").fill("qwen")
+    expect(shown).to_have_count(1)
+    family.select_option("GAN")
+    expect(shown).to_have_count(0)
+    family.select_option("")
+    tab.page.get_by_label("Words").fill("zero-shot generation")  # of the title, which no cell shows
+    expect(shown).to_have_count(1)
+    expect(shown).to_contain_text("DALL·E")
+
+
+def test_the_timeline_has_a_mark_for_each_model(site):
+    page = site.pages[SURVEY]
+    names = [row.select_one("a").text for row in page.select("table.models tbody tr")]
+    marks = [mark.text.rpartition(", ")[0] for mark in page.select(".timeline circle title")]
+    assert sorted(marks) == sorted(names)

@@ -38,6 +38,9 @@ const fonts = () => [...document.fonts].filter(({ family }) => family.includes("
 addEventListener("load", () => setTimeout(fonts, 3000));
 addEventListener("beforeprint", fonts);
 
+// The survey's table can be sorted and filtered
+if (document.querySelector("table.models")) import("./models.js");
+
 // The current section in the contents
 const contents = document.getElementById("contents");
 if (contents) {

@@ -19,7 +19,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, paths, report, taken
-from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records
+from theme.page import (
+    checks,
+    equations,
+    exercises,
+    late,
+    listings,
+    marks,
+    maths,
+    notebook,
+    pages,
+    reading,
+    records,
+    survey,
+)
 from theme.site import labs, policy, search
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
@@ -105,6 +118,8 @@ def on_files(files: Files, config) -> Files:
     for key, post in build.posts.items() if not build.wrong else ():
         if (root / exercises.path_of(post)).is_file():
             add(f"posts/{key}/{post.name}_exercises.py", content=exercises.starter(post, root))
+        if models := survey.path_of(post):
+            add(f"posts/{key}/models.bib", content=survey.bibtex(survey.read(models)))
     for path in sorted(listings.source_files(root)):
         add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\n---\n")
     return files
@@ -207,6 +222,8 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
         page.meta["changed"] = last_change(root, build.commit, header.paths_shown(build.posts[key], root))
         page.meta["summary"] = cards.summary(build.posts[key], root)
         blocks = records.blocks(build.posts[key], root, page.url)
+        if models := survey.path_of(build.posts[key]):
+            blocks |= {"models": survey.table(survey.read(models)), "timeline": survey.timeline(survey.read(models))}
     about = {"blocks": blocks, "cells": cells, "equations": build.equations, "tests": build.tests}
     source = Source(root, path, markdown, first_line, page.url, key, **about)
     config.mdx_configs["theme.page.extension"] = {"source": source}
