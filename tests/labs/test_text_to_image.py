@@ -103,6 +103,11 @@ def test_distances_fall_like_a_line_in_one_over_the_number_of_pictures(lab):
         assert statistics.correlation(means, [1 / size for size in sizes]) > 0.95
         greater(lab[f"bias.{name}.n64"], lab[f"bias.{name}.n1024"], paired=True)
         assert len(seeds(lab[f"bias.{name}.n64"])) == 10
+        slope = (means[0] - means[-1]) / (1 / sizes[0] - 1 / sizes[-1])
+        line = [means[-1] + slope * (1 / size - 1 / sizes[-1]) for size in sizes]
+        assert max(abs(a - b) for a, b in zip(means, line, strict=True)) < 0.3 * (means[0] - means[-1])
+    assert 2.5 < lab["bias.real.n64.mean"] < 4 and lab["bias.real.n1024.mean"] < 0.3
+    assert 15 < lab["bias.flow.n1024.mean"] < 17 < 20 < lab["bias.flow.n64.mean"] < 23
 
 
 @pytest.mark.claim("tti-limit-real")

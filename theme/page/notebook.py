@@ -5,7 +5,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from theme.page import results
+from theme.page import results, survey
 from theme.page.claims import CLAIM
 from theme.page.equations import LABEL
 from theme.page.exercises import without_hint
@@ -48,8 +48,11 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
     held, pictures = [], {}
 
     def hold(match) -> str:
-        if match["braces"] is not None and match["braces"].strip() == "program":
-            return ""  # in a notebook, the reader's own run prints it
+        if match["braces"] is not None and match["braces"].strip() in ("program", "timeline"):
+            return ""  # in a notebook, the reader's own run prints it; a picture without its styles is black
+        if match["braces"] is not None and match["braces"].strip() == "models":
+            held.append(survey.table(survey.read(survey.path_of(post))))
+            return f"\ue000{len(held) - 1}\ue001"
         if match["braces"] is not None:
             return "" if CLAIM.fullmatch(match[0]) else results.value(root, match["braces"])[0]
         if match["alt"] is not None:
