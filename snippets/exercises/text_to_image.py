@@ -75,7 +75,7 @@ def way(noise: Tensor, mean: Tensor, deviation: float, t: float) -> Tensor:
 def check_2(answer: Callable) -> None:
     """A thousand of Euler's steps."""
     noise = torch.tensor([[0.3, -1.2], [2.0, 0.4], [-0.7, 0.1]], dtype=torch.float64)  # (3, 2)
-    mean, deviation = torch.tensor([1.0, -2.0], dtype=torch.float64), 0.4  # (2,)
+    mean, deviation = torch.tensor([1.0, -2.0], dtype=torch.float64), 0.4  # (2,), _
     single = Toy2D(torch.ones(1), mean[None], torch.tensor([deviation]))
     x, steps = noise, 1000
     for step in range(steps):

@@ -243,17 +243,17 @@ def test_the_survey_is_filtered_by_family_and_words(tab, site):
     tab.go(SURVEY)
     shown, rows = tab.page.locator("table.models tbody tr:visible"), site.pages[SURVEY].select("table.models tbody tr")
     expect(shown).to_have_count(len(rows))
-    family = tab.page.get_by_label("Family")
+    family = tab.page.get_by_role("combobox", name="Family")
     family.select_option("flow")
     flows = [row for row in rows if row["data-family"] == "flow"]
     expect(shown).to_have_count(len(flows))
     expect(tab.page.locator(".models-filter output")).to_have_text(f"{len(flows)} of {len(rows)} models")
-    tab.page.get_by_label("Words").fill("qwen")
+    tab.page.get_by_role("searchbox", name="Words").fill("qwen")
     expect(shown).to_have_count(1)
     family.select_option("GAN")
     expect(shown).to_have_count(0)
     family.select_option("")
-    tab.page.get_by_label("Words").fill("zero-shot generation")  # of the title, which no cell shows
+    tab.page.get_by_role("searchbox", name="Words").fill("zero-shot generation")  # of the title, which no cell shows
     expect(shown).to_have_count(1)
     expect(shown).to_contain_text("DALL·E")
 
