@@ -75,11 +75,11 @@ def small(as_noise=noise_from_noise, dtype=torch.float32):
 
 
 def batch(count=6, dtype=torch.float32, seed=1):
-    """Latents (N, 4, 4, 6), texts (N, 5), hints (N, 3, 16, 24), and the empty text."""
+    """Latents (N, 4, 6, 10), texts (N, 5), hints (N, 3, 24, 40), and the empty text."""
     generator = seeded(seed)
-    latents = torch.randn(count, 4, 4, 6, generator=generator, dtype=dtype)
+    latents = torch.randn(count, 4, 6, 10, generator=generator, dtype=dtype)
     tokens = torch.randint(1, 11, (count, 5), generator=generator)
-    return latents, tokens, torch.rand(count, 3, 16, 24, generator=generator, dtype=dtype), torch.zeros(5).long()
+    return latents, tokens, torch.rand(count, 3, 24, 40, generator=generator, dtype=dtype), torch.zeros(5).long()
 
 
 # parity
@@ -333,7 +333,7 @@ def test_the_loss_is_its_formula(formula, monkeypatch):
     torch.testing.assert_close(xt, q_sample(model.schedule, latents, t, eps))
     assert torch.equal(seen, hints)
     v = velocity(model.schedule, latents, t, eps).flatten(1)
-    names = {"v": v, r"z_t": xt.flatten(1), "t": t, "y": told, "c": hints, "L": loss * 96}
+    names = {"v": v, r"z_t": xt.flatten(1), "t": t, "y": told, "c": hints, "L": loss * latents[0].numel()}
     names |= {r"\tau_\theta": lambda y: model.text.states(y.long())}
     names |= {r"v_\theta": lambda x, t, s, c: x + answered(x.view(xt.shape), t, s, c)[0].flatten(1) - x + x.tanh()}
     formula("cn-loss").holds(names | {r"\mathbb{E}_{z, y, c, t, \epsilon}": torch.mean})
@@ -412,7 +412,7 @@ def test_the_middle_is_its_formula(formula, monkeypatch):
     t, states = torch.tensor([0, 3, 7, 20, 30, 39]), model.text.states(tokens)
 
     def some(features):
-        return torch.nn.functional.interpolate(features[:, 3:7], size=(4, 6))
+        return torch.nn.functional.interpolate(features[:, 3:7], size=(6, 10))
 
     monkeypatch.setattr(model.unet, "decode", lambda x, time, text, skips: some(x))
     found = page.controlled(model.unet, latents, t, states, control(latents, t, states, hints))
@@ -583,7 +583,7 @@ def test_painted_finds_the_shapes_of_scenes():
     paper = torch.ones(1, 3, 8, 8)
     assert page.painted(paper).sum() == 0 and page.painted(paper - 0.3).sum() == 0
     for colour in COLOURS.values():
-        ink = 2 * torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 4, 4) - 1
+        ink = 2 * torch.tensor(colour).view(1, 3, 1, 1).expand(2, 3, 5, 7) - 1
         assert page.painted(ink).all() and not page.painted(torch.lerp(torch.ones_like(ink), ink, 0.4)).any()
 
 
