@@ -75,11 +75,11 @@ def small(as_noise=noise_from_noise, dtype=torch.float32):
 
 
 def batch(count=6, dtype=torch.float32, seed=1):
-    """Latents (N, 4, 6, 10), texts (N, 5), hints (N, 3, 24, 40), and the empty text."""
+    """Latents (N, 4, 8, 10), texts (N, 5), hints (N, 3, 32, 40), and the empty text."""
     generator = seeded(seed)
-    latents = torch.randn(count, 4, 6, 10, generator=generator, dtype=dtype)
+    latents = torch.randn(count, 4, 8, 10, generator=generator, dtype=dtype)
     tokens = torch.randint(1, 11, (count, 5), generator=generator)
-    return latents, tokens, torch.rand(count, 3, 24, 40, generator=generator, dtype=dtype), torch.zeros(5).long()
+    return latents, tokens, torch.rand(count, 3, 32, 40, generator=generator, dtype=dtype), torch.zeros(5).long()
 
 
 # parity
@@ -412,7 +412,7 @@ def test_the_middle_is_its_formula(formula, monkeypatch):
     t, states = torch.tensor([0, 3, 7, 20, 30, 39]), model.text.states(tokens)
 
     def some(features):
-        return torch.nn.functional.interpolate(features[:, 3:7], size=(6, 10))
+        return torch.nn.functional.interpolate(features[:, 3:7], size=(8, 10))
 
     monkeypatch.setattr(model.unet, "decode", lambda x, time, text, skips: some(x))
     found = page.controlled(model.unet, latents, t, states, control(latents, t, states, hints))
