@@ -17,7 +17,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test test-full site lab relab labs record new lint format clean setup post
+.PHONY: help serve test check test-full site lab relab labs record new lint format clean setup post
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 | \2/p' Makefile | awk -F' [|] ' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ serve: ## read the site at http://127.0.0.1:8000, reloaded at every save (PORT=8
 
 test: lint ## run every test (ARGS="tests/snippets -k name" runs some)
 	@$(TEST) $(or $(ARGS),--complete)
+
+check: ## run the tests that a change touches, within a minute (what they are, the last complete `make test` told)
+	@OMP_NUM_THREADS=1 $(RUN) -m tools.check
 
 test-full: lint ## the same with nothing shortened: pages train as long as they say
 	@FULL=1 $(TEST) $(or $(ARGS),--complete)
@@ -59,7 +62,7 @@ format: setup ## mend what ruff can mend
 	@$(RUN) -m ruff format .
 
 clean: ## remove what builds and tests leave behind (not .venv)
-	@rm -rf site .verified .pytest_cache .ruff_cache .hypothesis lab-output
+	@rm -rf site .verified .site-cache .pytest_cache .ruff_cache .hypothesis lab-output
 	@find snippets tests theme tools -name __pycache__ -prune -exec rm -rf {} +
 
 define setup

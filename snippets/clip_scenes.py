@@ -58,11 +58,11 @@ def save_matrix(path: str, cosines: Tensor, drawn: list[Scene]) -> None:
     matrix.imshow(cosines, cmap="cividis")
     for i, row in enumerate(cosines.tolist()):
         for j, cosine in enumerate(row):
-            matrix.text(j, i, f"{cosine:z.2f}", ha="center", color="black" if cosine > 0.5 else "white")
+            matrix.text(j, i, f"{cosine:z.2f}", ha="center", color="black" if cosine > 0.25 else "white")
     matrix.set_yticks([])
     captions = [scene.caption.replace(" and ", "\nand ") for scene in drawn]
     matrix.set_xticks(range(len(drawn)), captions, rotation=60, ha="right", fontsize=8)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, bbox_inches="tight")  # long captions would be cut
     plt.close(figure)
 
 

@@ -140,8 +140,10 @@ def load_clip_tokenizer(folder: str | Path) -> ClipTokenizer:
     folder = Path(folder)
     if (folder / "tokenizer.json").is_file():
         model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-        if model.get("type") != "BPE" or model.get("end_of_word_suffix") != LAST:
-            raise ValueError(f"BPE with {LAST} is expected, given {model.get('type')} in {folder}")
+        kind = model.get("type", "BPE" if "merges" in model else None)  # older files do not name it
+        suffix = model.get("end_of_word_suffix")
+        if kind != "BPE" or suffix != LAST:
+            raise ValueError(f"BPE with {LAST} is expected, given {kind} with {suffix} in {folder}")
         ids, lines = model["vocab"], model["merges"]
     else:
         ids = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))

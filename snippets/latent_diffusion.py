@@ -34,6 +34,21 @@ from snippets.data.scenes import (
 from snippets.ddpm import NoiseSchedule, ema_update, noise_like, q_sample, save_grid, velocity
 
 
+# --8<-- [start:descend]
+def descend(
+    loss: Tensor, optimizer: torch.optim.Optimizer, rate: torch.optim.lr_scheduler.LRScheduler
+) -> None:
+    """One step down the gradient of a loss (), which is cut to length 1; then the next learning rate."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+    optimizer.step()
+    rate.step()
+
+
+# --8<-- [end:descend]
+
+
 # --8<-- [start:autoencoder-loss]
 def autoencoder_loss(
     model: AutoencoderKL, pictures: Tensor, kl_weight: float, generator: torch.Generator
@@ -66,11 +81,7 @@ def train_autoencoder(
     for _ in trange(num_steps, desc="autoencoder", mininterval=2):
         rows = torch.randint(len(pictures), (batch_size,), generator=generator)  # (B,)
         loss = autoencoder_loss(model, pictures[rows], kl_weight, generator)  # ()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
+        descend(loss, optimizer, rate)
     return model.eval()
 
 
@@ -124,18 +135,15 @@ def train_text(text: TextEncoder, examples: list[Scene], num_steps: int, batch_s
     generator = torch.Generator().manual_seed(0)
     quiz, answers = Quiz(text.config.width), quiz_answers(examples)  # _, _ answers (N, 4, K)
     tokens = encode_captions([scene.caption for scene in examples])  # (N, L)
-    parameters = [*text.parameters(), *quiz.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=3e-3, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.Adam(
+        [*text.parameters(), *quiz.parameters()], lr=3e-3, betas=(0.9, 0.99), fused=True
+    )
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, num_steps)
     for _ in trange(num_steps, desc="text encoder", mininterval=2):
         rows = torch.randint(len(examples), (batch_size,), generator=generator)  # (B,)
         told = quiz(text.states(tokens[rows]))  # (B, 4, K)
         loss = F.binary_cross_entropy_with_logits(told, answers[rows])  # ()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rate.step()
+        descend(loss, optimizer, rate)
     return text
 
 
@@ -221,7 +229,7 @@ def train_latent(
     tokens: Tensor,
     empty: Tensor,
     num_steps: int,
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> LatentDiffusion:
     """Train U-Net and text encoder on latents (N, Z, H, W) and their texts: tokens (N, L).
 
@@ -238,12 +246,8 @@ def train_latent(
     for step in trange(num_steps, desc="latent diffusion", mininterval=2):
         rows = torch.randint(len(latents), (batch_size,), generator=generator, device=latents.device)  # (B,)
         loss = latent_loss(model, latents[rows], tokens[rows], empty, generator)  # ()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        ema_update(average, both, decay=min(0.99, step / (step + 10)))
+        descend(loss, optimizer, rate)
+        ema_update(average, both, decay=min(0.995, step / (step + 10)))
     unet, text = average
     return LatentDiffusion(model.autoencoder, text, unet, model.schedule, model.scale, model.as_noise)
 
@@ -356,7 +360,7 @@ def main() -> None:
     tokens = encode_captions([scene.caption for scene in examples])
     text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
     text = train_text(text, examples, TEXT_STEPS)
-    unet = ConditionedUNet(UNetConfig(4, (32, 64), heads=(2, 2)))
+    unet = ConditionedUNet(UNetConfig(4, (48, 64), attention=(False, True), heads=(2, 2), groups=16))
     scale = latent_scale(autoencoder, pictures[:256], generator)
     schedule = NoiseSchedule(scaled_linear_beta())
     model = LatentDiffusion(autoencoder, text, unet, schedule, scale, noise_from_velocity)

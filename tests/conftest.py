@@ -14,6 +14,7 @@ import pytest
 from tests import claims, equations, oracles, shapes
 from tests.claims import results  # noqa: F401  a fixture
 from theme.around import report
+from tools import check
 
 ROOT = Path(__file__).resolve().parents[1]
 # where a machine may lack a browser, or bubblewrap: what was skipped there does not keep the report from being written
@@ -39,6 +40,21 @@ def pytest_configure(config):
     config.pluginmanager.register(claims.Claims(), "claims")
 
 
+def pytest_collection_modifyitems(config, items):
+    """`-k Diffusion` chooses the post of that name, and not all whose names have it in them."""
+    named = {key for key in report.keys() if config.option.keyword in (key, key.rpartition("/")[2])}
+    if named:
+        others = [item for item in items if (pages := pages_of(item)) and not pages & named]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def pages_of(item) -> set[str]:
+    """The posts that a test's parameters name."""
+    callspec = getattr(item, "callspec", None)
+    return set(report.pages_of(callspec.params.values() if callspec else ()))
+
+
 class Proof:
     """Collects what the tests prove: in each process the shapes, in the first one the tests that passed."""
 
@@ -57,8 +73,7 @@ class Proof:
         for kind in ("equation", "claim"):
             for marker in item.iter_markers(kind):
                 item.user_properties += [(kind, one) for one in marker.args]
-        callspec = getattr(item, "callspec", None)
-        item.user_properties += [("page", key) for key in report.pages_of(callspec.params.values() if callspec else ())]
+        item.user_properties += [("page", key) for key in pages_of(item)]
         return (yield from self.watched(item))
 
     @pytest.hookimpl(wrapper=True)
@@ -79,7 +94,8 @@ class Proof:
         if report.skipped and not report.nodeid.startswith(MAY_SKIP):
             self.skipped.append(report.nodeid)
         if report.when == "call" and report.passed:
-            self.tests.append({"id": report.nodeid, "properties": report.user_properties})
+            test = {"id": report.nodeid, "properties": report.user_properties, "seconds": report.duration}
+            self.tests.append(test)
 
     def pytest_sessionfinish(self, session):
         if not self.first:
@@ -97,6 +113,7 @@ class Proof:
     def pytest_runtestloop(self, session):
         result = yield
         if self.complete and self.first and not session.config.option.collectonly:
+            check.write_map(ROOT, self.tests)
             findings = shapes.merge([self.watch.findings, *self.others])
             self.problems = shapes.unproved(ROOT, findings)
             failed = session.testsfailed

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import shapes
 from theme.page.pages import ROOT, posts
@@ -81,3 +82,11 @@ def test_torchvision_is_absent():
 def test_snippets_import_what_readers_have_and_are_documented(path):
     found = problems(path, ROOT)
     assert not found, "\n" + "\n".join(found)
+
+
+def test_workflows_are_yaml_whose_actions_are_pinned_by_commit():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        assert yaml.safe_load(text)["jobs"]
+        for action in re.findall(r"uses: *(.*)", text):
+            assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), f"{path}: pin {action}"

@@ -28,6 +28,7 @@ COPIED = [
     "theme/around/__init__.py",
     "theme/around/report.py",
     "tools/__init__.py",
+    "tools/check.py",
     "tools/lab.py",
     "tools/labs.py",
     "tools/reached.py",
@@ -92,11 +93,14 @@ title: Toy
 badge: {label: Toy, message: A toy}
 module: snippets/toy.py
 description: A toy.
+first: {}
 picture: {file: figures/Toy/plot.svg, alt: A line}
 quick: {STEPS: 2}
 ---
 
 # Toy
+
+{{ read first }}
 
 ```python
 --8<-- "snippets/toy.py:imports"
@@ -120,6 +124,8 @@ The loss is {{ Toy: loss | .2f }}, less than 0.97 and $0.25$; see [the lab](../l
 ```
 
 {{ program }}
+
+{{ read next }}
 """
 RECORD = "docs/results/Toy.program.json"
 RECORDED = {"printed": ["12.0"], "pictures": {}, "files": {}, "functions": ["double"], "seconds": 1.2}
@@ -459,6 +465,16 @@ ALL |= {
     "CRLF page": Defect(POST, "# Toy\n", "# Toy\r\n", "# Toy", "the line ends with CR and LF. Save the file with LF"),
     "CRLF module": Defect(TOY, "STEPS = 3\n", "STEPS = 3\r\n", "STEPS", "the line ends with CR and LF. Save the file"),
     "look-alike letter": Defect(POST, "The loss is", "\u0422he loss is", "\u0422he", "'\u0422h' mixes alphabets (U+04"),
+    "Greek": Defect(POST, "The loss is", "The loss \u03c3 is", "The loss", "\u03c3 stands outside of a formula. Write"),
+    "nothing to read first": Defect(
+        POST, "first: {}", "first: 3", "first:", "what to read first is not said. Write first:"
+    ),
+    "read first by hand": Defect(
+        POST, "{{ read first }}", "**Read first:** x. {{ read first }}", "first:", "**Read first:** is on the page 2"
+    ),
+    "BibTeX of the template": Defect(
+        POST, "# Toy\n", f"# Toy\n@article{{{TODO[:4]},\n", "@article", f"'@article{{{TODO[:4]}' is left. Write"
+    ),
     "heavy picture": Defect(FIGURE, SVG, SVG + " " * 300_000, "<svg", "the picture weighs 293 KiB, more than 200."),
     "left to be written": Defect(
         POST, "# Toy\n", f"# Toy\n{TODO}\n", TODO, f"{TODO!r} is left. Write what it asks for"
@@ -624,7 +640,7 @@ INCOMPLETE = {
 @pytest.mark.parametrize("defect", INCOMPLETE)
 def test_an_incomplete_exercise_is_told(defect, taught):
     INCOMPLETE[defect].plant(taught)
-    expected, found = INCOMPLETE[defect].expected(taught).replace(f"{POST}:8:", f"{POST}:1:"), problems(taught)
+    expected, found = INCOMPLETE[defect].expected(taught).replace(f"{POST}:9:", f"{POST}:1:"), problems(taught)
     assert any(problem.startswith(expected) for problem in found), "\n".join([expected, "not in", *found])
 
 

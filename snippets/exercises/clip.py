@@ -33,16 +33,18 @@ def floor_of_repeats(counts: list[int]) -> float:
 
 
 # --8<-- [start:exercise-2]
-def shared_loss(logits: Tensor, caption: Tensor) -> Tensor:
-    """The loss () where every picture with the same caption is right too.
+def shared_loss(logits: Tensor, meaning: Tensor) -> Tensor:
+    """The loss () where every pair whose captions mean the same is right too.
 
-    Args: logits (B, B); caption (B,), whole numbers, equal where the captions are. The right answers of a row
-    share the target equally, those of a column too; without repetitions the loss is clip_loss.
+    Args: logits (B, B); meaning (B,), whole numbers, equal where captions say the same. The right answers of
+    a row share the target equally, those of a column too; where all meanings differ the loss is clip_loss.
 
     Hint: F.cross_entropy takes probabilities as target. Divide a matrix of 0 and 1 by the sums of its rows.
     """
-    same = (caption[:, None] == caption[None, :]).to(logits)  # (B, B) symmetric
+    same = (meaning[:, None] == meaning[None, :]).to(logits)  # (B, B) symmetric
     target = same / same.sum(dim=1, keepdim=True)  # (B, B)
+    # where a caption stands there twice, word for word, two columns are equal: what the target takes from one
+    # it gives to the other, and nothing changes
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2  # ()
     return loss
 
@@ -126,23 +128,23 @@ def check_1(answer: Callable) -> None:
 
 
 def check_2(answer: Callable) -> None:
-    """By sums over the pairs that share a caption."""
+    """By sums over the pairs that share a meaning."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(5, 5, generator=generator).double()
     alone, repeated = torch.tensor([4, 2, 0, 1, 3]), torch.tensor([7, 2, 7, 7, 5])
     slips = {
         "the columns are missing: take the rows of logits.T, too": F.cross_entropy(logits, torch.arange(5))
     }
-    compare("without repetitions the loss", answer(logits, alone), clip_loss(logits), slips)
+    compare("where all meanings differ the loss", answer(logits, alone), clip_loss(logits), slips)
     rows, columns = logits.log_softmax(1), logits.log_softmax(0)
     groups = [[0, 2, 3], [1], [0, 2, 3], [0, 2, 3], [4]]
     right = -sum((rows[i, j] + columns[j, i]) / len(g) for i, g in enumerate(groups) for j in g) / 10
     total = -sum(rows[i, j] + columns[j, i] for i, g in enumerate(groups) for j in g) / 10
     slips = {
-        "repeated captions still count as wrong": clip_loss(logits),
+        "captions with the same meaning still count as wrong": clip_loss(logits),
         "the targets of a row do not add up to 1": total,
     }
-    compare("with repetitions the loss", answer(logits, repeated), right, slips)
+    compare("with shared meanings the loss", answer(logits, repeated), right, slips)
 
 
 def check_3(answer: Callable) -> None:

@@ -112,3 +112,76 @@ def test_latents_of_test_scenes_have_unit_deviation_after_scaling(results):
 def test_between_two_scenes_latents_are_no_mixture_of_pixels(results):
     ends, middle = results(LAB)["slide.difference"][::7], results(LAB)["slide.difference"][3:5]
     assert 0 < max(ends) < 0.1 < min(middle) < 1
+
+
+@pytest.mark.claim("ldm-drawn")
+def test_guided_pictures_show_what_their_captions_ask_for(results):
+    """Each of colours, kinds and places, with each seed; the text names the lowest of them."""
+    lab = results(LAB)
+    seen = lab["drawn.seen.g3"]
+    assert all(min(seen[name]["seeds"]) >= 0.9 for name in ASKED)
+    assert lab["drawn.lowest"] == min(min(seen[name]["seeds"]) for name in ASKED)
+    assert lab["reader"] == {"colour": 1, "kind": 1, "size": 1, "place": 1}  # of the scenes themselves
+
+
+@pytest.mark.claim("ldm-equal")
+def test_latents_beat_pixels_at_equal_time(results):
+    """Pixels get more of it and are at the level of chance; each learning rate is inside of those tried."""
+    lab = results(LAB)
+    assert 1 <= lab["timings.spent_ratio"] < 1.4
+    chance = {"colour": 1 / 5, "kind": 1 / 4}
+    for name, share in chance.items():
+        assert max(lab["equal.pixel.part_4"][name]["seeds"]) <= share
+    assert max(lab["equal.pixel.part_4"]["place"]["seeds"]) < 0.05
+    for part in ("part_3", "part_4"):
+        greater(lab["equal.latent"][part]["place"], lab["equal.pixel"][part]["place"], paired=True)
+    for side in ("latent", "pixel"):
+        rates = lab["rates"][side]
+        assert min(rates["tried"]) < rates["best"] < max(rates["tried"])
+
+
+@pytest.mark.claim("ldm-guidance")
+def test_guidance_helps_new_pairs(results):
+    drawn = results(LAB)["drawn"]
+    for name in ("kind", "place"):
+        pairs = zip(drawn["held_out"]["g1"][name]["seeds"], drawn["held_out"]["g3"][name]["seeds"], strict=True)
+        assert all(without < guided for without, guided in pairs)
+    for name in ASKED:
+        assert p_value(drawn["seen"]["g3"][name], drawn["seen"]["g1"][name], paired=True) > 0.05
+        assert p_value(drawn["seen"]["g1"][name], drawn["seen"]["g3"][name], paired=True) > 0.05
+
+
+@pytest.mark.claim("ldm-unscaled")
+def test_whether_the_scale_helps_three_seeds_do_not_settle(results):
+    short = results(LAB)["unscaled"]
+    pairs = list(zip(short["raw"]["place"]["seeds"], short["scaled"]["place"]["seeds"], strict=True))
+    assert sum(scaled > raw + 0.1 for raw, scaled in pairs) == 2
+    assert sum(abs(scaled - raw) < 0.05 for raw, scaled in pairs) == 1
+    assert p_value(short["scaled"]["place"], short["raw"]["place"], paired=True) > 0.05
+
+
+@pytest.mark.claim("ldm-fault-scale")
+def test_without_the_scale_decoded_pictures_are_others(results):
+    faults = results(LAB)["faults"]
+    assert faults["no_scale"]["colour"] < faults["right"]["colour"] - 0.3
+    assert faults["no_scale"]["place"] < faults["right"]["place"] - 0.3
+
+
+@pytest.mark.claim("ldm-fault-zeros")
+def test_states_of_zeros_cost_colours(results):
+    faults = results(LAB)["faults"]
+    assert faults["zero_states"]["colour"] < faults["right"]["colour"] - 0.1
+    assert faults["zero_states"]["place"] < faults["right"]["place"] - 0.1
+
+
+@pytest.mark.claim("ldm-fault-linear")
+def test_the_other_schedule_is_hardly_seen(results):
+    faults = results(LAB)["faults"]
+    assert 0.005 < faults["straight"]["off"] < 0.05
+    assert abs(faults["straight"]["place"] - faults["right"]["place"]) < 0.02
+
+
+@pytest.mark.claim("ldm-fault-levels")
+def test_levels_one_too_low_move_pictures_a_little(results):
+    faults = results(LAB)["faults"]
+    assert 1e-4 < faults["levels"]["off"] < 0.005

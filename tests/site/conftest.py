@@ -1,11 +1,13 @@
 """The site as `mkdocs build --strict` makes it, served on this machine, and a browser that notes what goes wrong."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,16 +18,41 @@ from bs4 import BeautifulSoup
 
 from theme.page.pages import ROOT
 
+ADDRESS, REPOSITORY = "https://example.org/", "https://github.com/example/site"  # as if it were published
+SOURCE, SPAN = re.compile(r'<pre class="source.*?</pre>', re.S), re.compile("</?span[^>]*>")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
+class Pages(Mapping):
+    """Each page's HTML by address ("" is home), parsed when a test first asks for it."""
+
+    def __init__(self, folder: Path):
+        paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.html")}
+        self.paths = {name.removesuffix("index.html"): paths[name] for name in sorted(paths)}
+        self.parsed: dict[str, BeautifulSoup] = {}
+
+    def __getitem__(self, url: str) -> BeautifulSoup:
+        if url not in self.parsed:
+            text = self.paths[url].read_text(encoding="utf-8")
+            if url.startswith("source/"):  # colours aside, of which these pages have most
+                text = SOURCE.sub(lambda code: SPAN.sub("", code[0]), text)
+            self.parsed[url] = BeautifulSoup(text, "html.parser")
+        return self.parsed[url]
+
+    def __iter__(self):
+        return iter(self.paths)
+
+    def __len__(self):
+        return len(self.paths)
+
+
 @dataclass(frozen=True)
 class Site:
-    """A built site: its folder, each page's HTML by address ("" is home), and the CPU seconds that the build took."""
+    """A built site: its folder, its pages, and the CPU seconds that the build took."""
 
     folder: Path
-    pages: dict[str, BeautifulSoup]
+    pages: Pages = field(repr=False)
     seconds: float
 
     def file(self, path: str) -> Path:
@@ -38,13 +65,11 @@ def site(tmp_path_factory) -> Site:
     folder = tmp_path_factory.mktemp("site")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder]
-    env = {k: v for k, v in os.environ.items() if k not in ("SITE_URL", "REPOSITORY_URL")}
+    env = {**os.environ, "SITE_URL": ADDRESS, "REPOSITORY_URL": REPOSITORY}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, f"the strict build fails:\n{done.stdout}{done.stderr}"
-    paths = {path.relative_to(folder).as_posix().removesuffix("index.html"): path for path in folder.rglob("*.html")}
-    pages = {url: BeautifulSoup(path.read_bytes(), "html.parser") for url, path in sorted(paths.items())}
-    return Site(folder, pages, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return Site(folder, Pages(folder), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -41,6 +41,13 @@ SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimat
 WIDE = """[...document.querySelectorAll("html, .badge, .badge span")]
   .filter((element) => element.scrollWidth > element.clientWidth)
   .map((element) => `${element.tagName} "${element.className}" is wider than its place`)"""
+UNREACHABLE = """[...document.querySelectorAll("article *")]
+  .filter((element) => /auto|scroll/.test(getComputedStyle(element).overflowX) && element.checkVisibility())
+  .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.tabIndex < 0)
+  .map((element) => `no key reaches ${element.outerHTML.slice(0, 120)}`)"""
+SMALL = """[...document.querySelectorAll("figure img[src$='.svg']")]
+  .filter((picture) => picture.checkVisibility() && picture.clientWidth < 0.85 * picture.getAttribute("width"))
+  .map((picture) => `${picture.src} is drawn at ${picture.clientWidth} pixels: its letters are too small`)"""
 LOST = "[...document.images].filter((picture) => !picture.naturalWidth).map((picture) => picture.src)"
 LOAD_AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8") + ";0"
 AXE = """async () => (await axe.run({resultTypes: ["violations"]})).violations
@@ -56,7 +63,7 @@ def faults(tab, url: str, looks) -> list[str]:
         tab.page.emulate_media(color_scheme=scheme)
         tab.page.set_viewport_size({"width": width, "height": 800})
         tab.page.evaluate(SETTLED)
-        problems = tab.page.evaluate(WIDE)
+        problems = [fault for kind in (WIDE, UNREACHABLE, SMALL) for fault in tab.page.evaluate(kind)]
         tab.page.evaluate(PREPARE)
         tab.page.evaluate(SETTLED)
         problems += tab.page.evaluate(AXE)
@@ -81,7 +88,9 @@ def test_the_verified_line_and_its_details_are_sound(tab, site):
     report = {"date": "2026-11-25", "posts": {key: counts | {"shape_comments": 1, "oracles": [oracle] * 2}}}
     line = header.verified(key, report, url)
     details = header.verified_details(key, report, url, {"date": "2026-11-25"}, {"date": "2026-11-25"})
-    html = site.file(url).read_text().replace("</h1>", f"</h1>{line}", 1).replace("</article>", f"{details}</article>", 1)
+    html = (
+        site.file(url).read_text().replace("</h1>", f"</h1>{line}", 1).replace("</article>", f"{details}</article>", 1)
+    )
     tab.page.route("**/verified-one/", lambda route: route.fulfill(body=html, content_type="text/html"))
     found = faults(tab, f"{url.rpartition('/')[0].rpartition('/')[0]}/verified-one/", LOOKS)
     assert not found, "\n".join(found)
@@ -92,7 +101,7 @@ def test_the_verified_line_and_its_details_are_sound(tab, site):
 
 
 def test_unsound_pages_are_found(tab, site):
-    bad = """<img src="none.png"><p style="width: 500px; color: #999">pale</p><img src="//other.example/x.png" alt="x">
+    bad = """<div style="overflow: auto; width: 90px"><p style="width: 99px">x</p></div><img src="none.png"><p style="width: 500px; color: #999">pale</p><img src="//other.example/x.png" alt="x">
     <script>document.title = "x"</script></article>"""
     html = site.file("contributing/").read_text().replace("</article>", bad, 1)
     html = html.replace("img-src", "img-src http:")
@@ -106,6 +115,7 @@ def test_unsound_pages_are_found(tab, site):
         "asks other.example",
         "no picture",
         "inline script violates",
+        "no key reaches",
     ):
         assert fault in found, f"{fault} is not in\n{found}"
 
@@ -144,7 +154,7 @@ def test_a_link_to_an_equation_leads_to_it_and_its_mark_to_its_test(tab, site):
 
 def test_search_is_fetched_when_opened_and_leads_to_pages_and_sections(tab, site):
     tab.go("")
-    asked = lambda: [one.url for one in tab.requests if re.search("minisearch|search_index", one.url)]  # noqa: E731
+    asked = lambda: [one.url for one in tab.requests if re.search("minisearch|/search/", one.url)]  # noqa: E731
     tab.page.wait_for_load_state("networkidle")
     assert not asked()
     tab.page.keyboard.press("/")

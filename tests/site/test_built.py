@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -14,9 +15,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from theme.around import cards
-from theme.page import late
-from theme.page.pages import ROOT, posts
-from theme.page.source import SourceError
+from theme.page import front, late, lengths, reading
+from theme.page.pages import ROOT, Page, posts
+from theme.page.source import SourceError, relative
 from theme.site import hooks
 
 POSTS = posts()
@@ -43,7 +44,12 @@ def broken(site, url: str, soup, anchors: dict[str, set[str]]) -> list[str]:
         addresses += [part.split()[0] for part in element.get("srcset", "").split(",") if part]
         for link in filter(None, addresses):
             target = urlsplit(urljoin(base, link))
-            if target.scheme in ("data", "mailto") or link.startswith("#") and unquote(link[1:]) in anchors[url]:
+            if (
+                element.get("rel") == ["canonical"]
+                or target.scheme in ("data", "mailto")
+                or link.startswith("#")
+                and unquote(link[1:]) in anchors[url]
+            ):
                 continue
             if f"{target.scheme}://{target.netloc}/" != HERE:
                 found += [] if element.name == "a" else [f"{url}: {link} is loaded from another host"]
@@ -154,7 +160,9 @@ def test_downloads_are_the_code_of_the_page(post, site):
     code = (site.folder / url / program["href"]).read_text()
     ast.parse(code)
     cells = json.loads((site.folder / url / notebook["href"]).read_text())["cells"]
-    cells = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).split("\n")]
+    cells = [cell for cell in cells if cell["cell_type"] == "code" and "tags" not in cell["metadata"]]
+    cells = [line for cell in cells for line in "".join(cell["source"]).split("\n")]
+    code = code.partition("\n\n")[2]  # below its head
     lines = [[line for line in text if line.strip()] for text in (shown, code.split("\n"), cells)]
     assert lines[0] and lines[0] == lines[1] == lines[2]
 
@@ -171,3 +179,74 @@ def test_a_contributors_mistake_is_shown_in_the_browser(monkeypatch):
     monkeypatch.setattr(hooks, "build", SimpleNamespace(wrong="docs/y.md:1: no title. Write it"))
     assert "docs/y.md:1: no title. Write it" in hooks.on_page_content("<p>text</p>", page, None, None)
     assert hooks.on_page_markdown("text", page, None, None) == ""
+
+
+def test_paths_and_map_lead_to_every_post_after_what_it_needs(site):
+    index, keys = site.pages[""], {f"posts/{post.key}/": post for post in POSTS}
+    rows = [[link["href"] for link in row.select("li > a")] for row in index.select(".paths ol")]
+    assert (
+        sorted(url for row in rows for url in row)
+        == sorted(link["href"] for link in index.select(".map a"))
+        == sorted(keys)
+    )
+    for row in rows:
+        for url, other in pairwise(row):
+            assert site.pages[url].select_one('.turn a[rel="next"]')["href"] == relative(other, url)
+            assert site.pages[other].select_one('.turn a[rel="prev"]')["href"] == relative(url, other)
+        assert not site.pages[row[0]].select('.turn a[rel="prev"]') and not site.pages[row[-1]].select(
+            '.turn a[rel="next"]'
+        )
+        for number, url in enumerate(row):
+            assert all(f"posts/{need}/" in row[:number] for need in keys[url].meta["first"] if f"posts/{need}/" in row)
+        for url, item in zip(row, index.select(".paths ol")[rows.index(row)].select("small"), strict=True):
+            assert item.text.startswith(f"{lengths.minutes(keys[url], ROOT)} minutes.")
+    assert len(index.select(".map path")) == sum(len(reading.direct(post, POSTS)) for post in POSTS)
+
+
+def post_of(key: str, first: dict, **meta) -> Page:
+    return Page(ROOT / f"docs/posts/{key}.md", key, {"title": f"{key[-1]}: x", "first": first} | meta, "", 1)
+
+
+def test_what_to_read_is_made_of_front_matter():
+    a, b = post_of("A", {}, known="one thing"), post_of("B", {"A": "up to [x](A.md#x)"})
+    c, d = post_of("C", {"A": "", "B": ""}), post_of("LLM/D", {"C": ""})
+    pages = [d, c, b, a]
+    assert reading.before(a, pages) == "**Read first:** nothing on this site. You should know one thing."
+    assert reading.before(b, pages) == "**Read first:** [A](A.md), up to [x](A.md#x)."
+    assert reading.before(d, pages) == "**Read first:** [C](../C.md)."
+    assert reading.direct(c, pages) == ["B"] and reading.all_needs(c, pages) == {"A", "B"}
+    assert reading.after(a, pages) == "**Read next:** [B: x](B.md)." and "(LLM/D.md)" in reading.after(c, pages)
+    assert [p.key for p in reading.ordered(pages)["Pictures"]] == ["A", "B", "C"]
+    assert reading.depths([post_of("A", {"B": ""}), post_of("B", {"A": ""})]).keys() == {"A", "B"}  # a circle ends
+
+
+def test_what_to_read_is_checked(tmp_path):
+    def wrong(first: str, text: str) -> str:
+        head = f"title: x\ndescription: x\nbadge: {{label: x, message: x}}\n{first}"
+        for name, told in (
+            ("A", (head, text)),
+            ("B", ("title: y\nfirst: {A: ''}", "{{ read first }}\n\n{{ read next }}")),
+        ):
+            (tmp_path / f"docs/posts/{name}.md").write_text(f"---\n{told[0]}\n---\n{told[1]}\n")
+        return "\n".join(line for line in front.front_matter(tmp_path) if line.startswith("docs/posts/A"))
+
+    (tmp_path / "docs/posts").mkdir(parents=True)
+    both = "{{ read first }}\n\n{{ read next }}"
+    assert "read" not in wrong("first: {}", both)
+    assert "what to read first is not said" in wrong("", both)
+    assert "there is no post C" in wrong("first: {C: ''}", both)
+    assert "says the same of this post" in wrong("first: {B: ''}", both)
+    assert "**Read first:** is on the page 2 times" in wrong("first: {}", f"**Read first:** B.\n\n{both}")
+    assert "**Read next:** is on the page 0 times" in wrong("first: {}", "{{ read first }}")
+
+
+@each_post
+def test_a_post_begins_and_ends_with_what_to_read(post, site):
+    url = f"posts/{post.key}/"
+    first, after = (
+        [p for p in site.pages[url].select("article p") if p.text.startswith(f"Read {w}")] for w in ("first", "next")
+    )
+    links = [urlsplit(urljoin(urljoin(HERE, url), a["href"])).path[1:] for a in first[0].select("a")]
+    assert len(first) == len(after) == 1 and {f"posts/{key}/" for key in post.meta["first"]} <= set(links)
+    assert post.meta["first"] or "nothing on this site" in first[0].text
+    assert all("href" in a.attrs for a in after[0].select("a")) and after[0].select("a")

@@ -14,6 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, SiglipConfig, 
 
 from snippets import clip as page
 from snippets.clip_text import Layer, TextConfig, quick_gelu
+from snippets.exercises.clip import shared_loss
 from tests.snippets.llm.folders import edited, refused, rewritten
 from tests.snippets.oracles import perturbed
 
@@ -369,12 +370,30 @@ def test_hard_negatives_are_wrong_answers_for_pictures_only():
 
 @pytest.mark.claim("clip-repeated-captions")
 def test_repeated_captions_are_false_negatives():
-    """The page's confusion: where c rows have the same caption, no encoder gets below the mean of log c."""
+    """The page's confusion: where c rows have the same caption, no encoder gets below the mean of log c.
+
+    Loss and gradients are those of a loss that counts the copies as right (the page's exercise 2), which differs
+    where captions mean the same and have embeddings of their own.
+    """
     pictures = F.one_hot(torch.tensor([0, 0, 1, 2, 2, 2])).double()
     best = page.clip_loss(1000 * pictures @ pictures.T)
     assert best.item() == pytest.approx((2 * math.log(2) + 3 * math.log(3)) / 6)
     alone = torch.eye(6).double()
     assert page.clip_loss(1000 * alone) < 1e-9
+
+    def told(loss, shared: bool) -> list:
+        generator = torch.Generator().manual_seed(0)
+        shown = torch.randn(5, 4, generator=generator).double().requires_grad_()
+        texts = torch.randn(5, 4, generator=generator).double().requires_grad_()
+        captions = texts[meaning] if shared else texts
+        value = loss(page.similarities(shown, captions, torch.tensor(1.0)))
+        return [value.detach(), *torch.autograd.grad(value, (shown, texts))]
+
+    meaning = torch.tensor([0, 1, 0, 0, 2])
+    for shared in (True, False):
+        ours, theirs = (told(loss, shared) for loss in (page.clip_loss, lambda logits: shared_loss(logits, meaning)))
+        apart = max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
+        assert apart < 1e-12 if shared else apart > 0.01
 
 
 SIGLIP = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}

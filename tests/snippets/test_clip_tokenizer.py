@@ -138,9 +138,26 @@ def test_files_of_both_kinds_load(ours, theirs, folder, tmp_path):
         assert again.encode(PROSE) == ours.encode(PROSE)
 
 
+def test_a_file_that_does_not_name_its_kind_loads_as_in_the_library(ours, theirs, tmp_path):
+    """Older releases of tokenizers wrote no "type"; today's takes such a model for BPE if it has merges."""
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["model"].pop("type") == "BPE"
+    file.write_text(json.dumps(written), encoding="utf-8")
+    bare = tokenizers.Tokenizer.from_file(str(file))
+    assert isinstance(bare.model, tokenizers.models.BPE)
+    assert page.load_clip_tokenizer(tmp_path).encode(PROSE) == bare.encode(PROSE).ids == ours.encode(PROSE)
+    del written["model"]["merges"]
+    file.write_text(json.dumps(written), encoding="utf-8")
+    assert not isinstance(tokenizers.Tokenizer.from_file(str(file)).model, tokenizers.models.BPE)
+    with pytest.raises(ValueError, match="BPE with </w> is expected, given None with </w>"):
+        page.load_clip_tokenizer(tmp_path)
+
+
 def test_other_tokenizers_are_refused(ours, folder, tmp_path):
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="BPE with </w> is expected, given BPE"):
+    with pytest.raises(ValueError, match="BPE with </w> is expected, given BPE with None"):
         page.load_clip_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "vocab.json").write_text(json.dumps(ours.ids))

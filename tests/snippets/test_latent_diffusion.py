@@ -341,10 +341,10 @@ def test_the_text_encoder_of_stable_diffusion_1_and_the_programs_networks():
     with torch.device("meta"):
         text = TextEncoder(TextConfig(49408, 77, 768, 3072, 12, 12, embedding=None))
         coder = AutoencoderKL(AutoencoderConfig(widths=(16, 32, 32)))
-        unet = ConditionedUNet(UNetConfig(4, (32, 64), heads=(2, 2)))
+        unet = ConditionedUNet(UNetConfig(4, (48, 64), attention=(False, True), heads=(2, 2), groups=16))
         words = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
     found = [sum(weight.numel() for weight in model.parameters()) for model in (text, coder, unet, words)]
-    assert found == [123_060_480, 242_327, 1_077_572, 70_016]
+    assert found == [123_060_480, 242_327, 1_191_796, 70_016]
 
 
 model = small()

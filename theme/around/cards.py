@@ -38,11 +38,14 @@ def _picture(root: Path, url: str, settings: dict) -> str:
 
 def _card(post: Page, root: Path, url: str, commit: str | None) -> str:
     day = last_change(root, commit, paths_shown(post, root))
+    address = relative(f"posts/{post.key}/", url)
+    title = html.escape(str(post.meta["title"]))
     return (
-        f'<li class="card"><p class="card-badge">{badge(post.meta["badge"], relative(f"posts/{post.key}/", url))}</p>'
+        f'<li class="card"><p class="card-badge">{badge(post.meta["badge"], address)}</p>'
+        f'<h3><a href="{address}">{title}</a></h3>'
         f'<div class="card-description">{_description(post, root, url)}</div>'
         f"{_picture(root, url, post.meta['picture'])}"
-        + (f'<p class="card-date" data-search-exclude="true">Last changed {written(day)}</p>' if day else "")
+        + (f'<p class="card-date">Last changed {written(day)}</p>' if day else "")
         + "</li>"
     )
 

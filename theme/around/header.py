@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from theme.around.dates import last_change, written
+from theme.around.taken import NAME, citation
 from theme.page import records, results
 from theme.page.exercises import path_of
+from theme.page.lengths import minutes
 from theme.page.listings import page_url
 from theme.page.pages import Page
 from theme.page.source import relative
-
-NAME = "Verbatim"
 
 
 @cache
@@ -44,12 +44,14 @@ def badges(home: str, second: str = "") -> str:
     first = badge({"label": "Home", "message": NAME}, home, " badge-home")
     if home == "./":
         first = first.replace("<a ", '<a aria-current="page" ', 1)
-    return f'<nav class="badges" aria-label="Badges" data-search-exclude="true">{first}{second}</nav>'
+    return f'<nav class="badges" aria-label="Badges">{first}{second}</nav>'
 
 
-def page_date(day: date | None) -> str:
-    """The date of the last change, where history tells it."""
-    return f'<p class="page-date" data-search-exclude="true">Last changed {written(day)}</p>' if day else ""
+def page_date(day: date | None, minutes: int = 0) -> str:
+    """The date of the last change, where history tells it, and the minutes to read."""
+    parts = [f"Last changed {written(day)}"] if day else []
+    parts += [f"{minutes} minutes to read"] if minutes else []
+    return f'<p class="page-date">{" · ".join(parts)}</p>' if parts else ""
 
 
 def _counts(found: dict) -> list[tuple[str, str, str]]:
@@ -68,7 +70,7 @@ def _counts(found: dict) -> list[tuple[str, str, str]]:
 
 def verified(key: str, report: dict | None, url: str) -> str:
     """The Verified line at the top of a post, which leads to the details at its end."""
-    start = '<p class="verified{}" data-search-exclude="true">'
+    start = '<p class="verified{}">'
     if not report or key not in report["posts"]:
         means = f'<a href="{relative("verified/#not-verified", url)}">What this means</a>'
         return f"{start.format(' verified-none')}not verified in this build. {means}</p>"
@@ -98,7 +100,7 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     )
     day = written(date.fromisoformat(report["date"]))
     return (
-        '<section class="verified-details" aria-labelledby="verified" data-search-exclude="true">'
+        '<section class="verified-details" aria-labelledby="verified">'
         '<h2 id="verified">Verified</h2>'
         f"<p>By a run of all tests on {day}, on these very files.</p>"
         f"<dl>{list_}</dl></section>"
@@ -112,20 +114,24 @@ def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
     links += [f'<a href="{starter}" download>Exercises ({starter})</a>'] if exercises else []
     links += [f'<a href="{relative(page_url(post.meta["module"]), url)}">Source and docstrings</a>']
     links += [f'<a href="{relative(f"labs/{post.key}/", url)}">Lab</a>'] if lab else []
-    return f'<div class="downloads" data-search-exclude="true">{" ".join(links)}</div>'
+    return f'<div class="downloads">{" ".join(links)}</div>'
 
 
-def of_post(post: Page, root: Path, commit: str | None, report: dict | None) -> tuple[str, str, str]:
-    """All that stands above and below the heading of a post, and at its end."""
-    url = f"posts/{post.key}/"
-    second = badge(post.meta["badge"], relative(page_url(post.meta["module"]), url))
+def of_post(
+    post: Page, root: Path, commit: str | None, report: dict | None, site_url: str = "", repository: str = ""
+) -> tuple[str, str, str]:
+    """All that stands above and below the heading of a post, and at its end. Its badge leads to its code."""
+    code = f"{repository}/blob/HEAD/{post.meta['module']}" if repository else ""
+    url, day = f"posts/{post.key}/", last_change(root, commit, paths_shown(post, root))
+    second = badge(post.meta["badge"], code or relative(page_url(post.meta["module"]), url))
     lab = (root / f"docs/labs/{post.key}.ipynb").is_file()
     return (
         badges(relative("", url), second),
-        page_date(last_change(root, commit, paths_shown(post, root)))
+        page_date(day, minutes(post, root))
         + verified(post.key, report, url)
         + downloads(post, url, lab, (root / path_of(post)).is_file()),
-        verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
+        citation(post, root, day, site_url)
+        + verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
     )
 
 
@@ -137,4 +143,4 @@ def of_lab(key: str, post: Page | None, root: Path, commit: str | None) -> tuple
     name = key.rpartition("/")[2]
     back = f'<a href="{relative(f"posts/{key}/", url)}">The post</a> ' if post else ""
     links = f'{back}<a href="{name}.ipynb" download>This notebook</a>'
-    return badges(relative("", url), second), f'{day}<div class="downloads" data-search-exclude="true">{links}</div>'
+    return badges(relative("", url), second), f'{day}<div class="downloads">{links}</div>'

@@ -26,10 +26,17 @@ if (navigator.clipboard) {
 
 // What scrolls sideways can be reached by keyboard
 const scrollers = new ResizeObserver((entries) => {
-  for (const { target } of entries) target.toggleAttribute("tabindex", false);
-  for (const { target } of entries) if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else if (target !== document.activeElement) target.removeAttribute("tabindex");
+  }
 });
-for (const block of document.querySelectorAll(".prose pre, .prose table, figure.wide > p")) scrollers.observe(block);
+for (const block of document.querySelectorAll(".prose pre, .prose table, .map, .prose figure > p")) scrollers.observe(block);
+
+// Formulas that were never on screen have no fonts yet, and print needs them
+const fonts = () => [...document.fonts].filter(({ family }) => family.includes("KaTeX")).forEach((face) => face.load());
+addEventListener("load", () => setTimeout(fonts, 3000));
+addEventListener("beforeprint", fonts);
 
 // The survey's table can be sorted and filtered
 if (document.querySelector("table.models")) import("./models.js");

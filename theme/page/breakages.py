@@ -133,8 +133,10 @@ def fence(source: Source):
         return (
             f'<div class="language-diff highlight" style="--lines: {len(lines) + 2}">'
             f'<span class="filename">{where}</span>'
-            f"<pre><code>{late.place(''.join(rows), html.escape(src, quote=False))}</code></pre>"
-            f'<p class="caught">Caught by {caught}</p></div>'
+            + listings.focusable(
+                f"<pre><code>{late.place(''.join(rows), html.escape(src, quote=False))}</code></pre>", src
+            )
+            + f'<p class="caught">Caught by {caught}</p></div>'
         )
 
     return format_fence

@@ -8,10 +8,14 @@ import re
 from pathlib import Path
 
 from theme.page import breakages, claims, code, equations, exercises, front, hosts, lengths, numbers, pictures
-from theme.page.source import place
+from theme.page.numbers import prose
+from theme.page.pages import posts
+from theme.page.source import blank, line_of, place
 
 TEXTS = {".md", ".py", ".ipynb", ".json", ".yml", ".css", ".js", ".html", ".txt", ".toml"}
-UNFINISHED = re.compile("TO" + r"DO[(:]")
+UNFINISHED = re.compile("TO" + r"DO[(:]|\{TO" + "DO,")
+GREEK = re.compile("[\u0370-\u03ff\u1f00-\u1fff]+")
+ALTERNATIVE = re.compile(r"!\[[^\]]*\]")
 MIXED = re.compile("[A-Za-z][\u0370-\u03ff\u0400-\u052f]|[\u0370-\u03ff\u0400-\u052f][A-Za-z]")
 
 
@@ -45,6 +49,16 @@ def characters(root: Path) -> list[str]:
     return problems
 
 
+def greek(root: Path) -> list[str]:
+    """Greek letters in prose, where accents and alphabets look alike; alternative texts may have them."""
+    problems = []
+    for page in posts(root):
+        for match in GREEK.finditer(blank(ALTERNATIVE, prose(page.text))):
+            here = place(page.path, root, page.first_line + line_of(page.text, match.start()) - 1)
+            problems.append(f"{here}: {match[0]} stands outside of a formula. Write it as maths, say $\\sigma^2$")
+    return problems
+
+
 SITE = {
     "front matter": front.front_matter,
     "sections are opened once and closed": lambda root: code.sections(root)[1],
@@ -66,5 +80,6 @@ CHECKS = SITE | {
     "results are recorded": numbers.hearsay,
     "pages are short enough": lengths.problems,
     "line ends and letters": characters,
+    "Greek letters are maths": greek,
     "nothing is left to be written": unfinished,
 }

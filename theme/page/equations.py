@@ -7,16 +7,15 @@ from pathlib import Path
 from theme.page import marks
 from theme.page.marks import Mark
 from theme.page.pages import Page, posts
-from theme.page.source import FENCE, TOKEN, Source, blank
+from theme.page.source import DISPLAYED, FENCE, TOKEN, Source, blank
 
-DISPLAY = re.compile(r"\$\$.*?\$\$", re.S)
 LABEL = re.compile(r"\\label\{([^}]*)\}")
 
 
 def displays(page: Page) -> list[tuple[str, int, str]]:
     r"""The numbered equations of a page: each \label inside a display formula, its line in the file, and the LaTeX."""
     text = blank(FENCE, page.text)
-    found = [(m[1], d.start() + m.start(), d[0][2:-2]) for d in DISPLAY.finditer(text) for m in LABEL.finditer(d[0])]
+    found = [(m[1], d.start() + m.start(), d[0][2:-2]) for d in DISPLAYED.finditer(text) for m in LABEL.finditer(d[0])]
     return [(label, page.first_line + text.count("\n", 0, at), tex) for label, at, tex in found]
 
 
@@ -45,7 +44,7 @@ def written(root: Path) -> list[str]:
 
 
 def _wrong(source: Source) -> Iterator[Exception]:
-    rest = blank(DISPLAY, blank(FENCE, source.text))
+    rest = blank(DISPLAYED, blank(FENCE, source.text))
     if outside := LABEL.search(rest):
         yield source.error(outside.start(), "a \\label outside of a formula. Put it between $$ and $$")
     for match in TOKEN.finditer(source.text):

@@ -11,6 +11,7 @@ $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equ
 ```diff tests/snippets/test_x.py::test  a fault in the page's code, and the test that catches it
 ![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it
 [text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
+```bibtex                               references: a list with links, and the block folded
 {{ cards }}, {{ program }}              on a line of its own: HTML that the build hands over
 """
 
@@ -24,7 +25,7 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme.page import breakages, claims, equations, late, listings, maths, pictures, results
+from theme.page import breakages, claims, equations, late, listings, maths, pictures, references, results
 from theme.page.marks import Mark
 from theme.page.pages import ROOT
 from theme.page.source import TOKEN, Source
@@ -66,7 +67,7 @@ class Notations(Preprocessor):
         except ValueError as error:
             raise self.source.error(offset + match.start(), str(error)) from error
         text = results.escape(text)
-        return text if plain else f'<span class="result" title="{results.escape(origin)}">{text}</span>'
+        return text if plain else f'<span class="result" tabindex="0" title="{results.escape(origin)}">{text}</span>'
 
     def _claim(self, name: str) -> str:
         """A small mark that leads to the claim's test, where there is one."""
@@ -74,7 +75,7 @@ class Notations(Preprocessor):
             return ""
         path, line = self.source.tests["claim"][name]
         address = f"{self.source.link(listings.page_url(path))}#L{line}"
-        label = f'title="A test asserts this: {path}, line {line}" aria-label="tested claim" data-search-exclude="true"'
+        label = f'title="A test asserts this: {path}, line {line}" aria-label="tested claim"'
         return f'<a class="claim" id="claim-{name}" href="{address}" {label}>✓</a>'
 
 
@@ -104,8 +105,8 @@ class Formulas(Treeprocessor):
         element.set("class", "math")
         if element.tag == "span":
             markup = maths.breakable(markup)
-        text = html.escape(maths.plain_text(markup)) if in_heading else "…"  # for table of contents and search
-        element.text = self.md.htmlStash.store(late.place(markup, text, "katex"))
+        text = maths.plain_text(markup) if in_heading or element.tag == "span" else "…"  # for contents and search
+        element.text = self.md.htmlStash.store(late.place(markup, html.escape(text), "katex"))
         if element.tag != "div":
             return
         label = equations.LABEL.search(tex)
@@ -123,13 +124,12 @@ class Formulas(Treeprocessor):
     def _number(self, element: etree.Element, equation: Mark) -> None:
         element.set("id", f"eq-{equation.id}")
         number = etree.SubElement(element, "a", {"class": "equation-number", "href": f"#eq-{equation.id}"})
-        number.set("data-search-exclude", "true")
         number.text = f"({equation.number})"
         if equation.id in self.source.tests.get("equation", {}):
             path, line = self.source.tests["equation"][equation.id]
             up = posixpath.relpath(f"docs/source/{path}.md", posixpath.dirname(self.source.path))
             attributes = {"class": "equation-test", "href": f"{up}#L{line}", "title": f"{path}, line {line}"}
-            mark = etree.SubElement(element, "a", attributes | {"data-search-exclude": "true"})
+            mark = etree.SubElement(element, "a", attributes)
             mark.text = "tested"
 
     def _word(self, link: etree.Element) -> None:
@@ -225,6 +225,7 @@ class Verbatim(Extension):
         for piece, name, priority in (
             (Formulas, "formulas", 15),  # after inline Markdown, before the table of contents
             (Blocks, "blocks", 14),
+            (references.Mentions, "mentions", 13),
             (Pictures, "pictures", 7),  # after attr_list
             (Links, "links", 6),
         ):
@@ -233,7 +234,11 @@ class Verbatim(Extension):
             md.treeprocessors.register(processor, f"verbatim-{name}", priority)
         for extension in md.registeredExtensions:
             if isinstance(extension, SuperFencesCodeExtension):
-                for language, formatter in (("python", listings.python_fence), ("diff", breakages.fence)):
+                for language, formatter in (
+                    ("python", listings.python_fence),
+                    ("diff", breakages.fence),
+                    ("bibtex", references.bibtex_fence),
+                ):
                     extension.extend_super_fences(language, formatter(source), _with_settings, None)
 
 

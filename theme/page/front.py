@@ -1,14 +1,16 @@
 """The front matter of posts: what the index and the checks read."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from theme.page.pages import key_line, posts
+from theme.page import reading
+from theme.page.pages import Page, key_line, posts
 
 
 def front_matter(root: Path) -> list[str]:
     """Posts whose front matter lacks what the index and the checks read."""
-    problems = []
-    for page in posts(root):
+    problems, pages = [], posts(root)
+    for page in pages:
         badge, picture, module = (page.meta.get(key) for key in ("badge", "picture", "module"))
         for key in ("title", "description"):
             if not page.meta.get(key):
@@ -25,4 +27,22 @@ def front_matter(root: Path) -> list[str]:
         elif module not in {path for path, _ in page.includes}:
             mend = "Include its sections"
             problems.append(f"{key_line(page, root, 'module')}: the page shows nothing of its module {module}. {mend}")
+        problems += [f"{key_line(page, root, 'first')}: {wrong}" for wrong in _first(page, pages)]
     return problems
+
+
+def _first(page: Page, pages: list[Page]) -> Iterator[str]:
+    """What is wrong with the posts that a post says to read first."""
+    known = {one.key: one for one in pages}
+    if not isinstance(page.meta.get("first"), dict):
+        yield 'what to read first is not said. Write first: {Diffusion: "up to its loss"}, or first: {} for nothing'
+        return
+    for key in reading.needs(page):
+        if key not in known:
+            yield f"there is no post {key} to read first. The posts are {', '.join(known)}"
+        elif page.key in reading.all_needs(known[key], pages):
+            yield f"{key} is to be read first, and says the same of this post. Take one of them out"
+    for notation, sentence in ((reading.FIRST, reading.before), (reading.NEXT, reading.after)):
+        start = f"**{notation[3:-3].capitalize()}:**"
+        if (found := page.text.count(start)) != bool(sentence(page, pages)):
+            yield f"{start} is on the page {found} times. Write {notation} in one place, and nothing by hand"

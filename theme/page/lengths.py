@@ -1,12 +1,19 @@
-"""How much code of a page lies open: what a reader has to take in at once."""
+"""How much code of a page lies open, which a reader has to take in at once, and how long a page takes to read."""
 
+import re
 from pathlib import Path
 
 from theme.page.code import sections
-from theme.page.pages import expand, posts
-from theme.page.source import TOKEN, place
+from theme.page.pages import Page, expand, posts
+from theme.page.source import DISPLAYED, FENCE, TOKEN, place
 
 BLOCKS, LINES = 30, 600
+A_MINUTE = {
+    "words": 200,
+    "lines": 25,
+    "formulas": 6,
+}  # read; lines of open code, formulas on display
+NOT_READ = re.compile(r"\{\{.*?\}\}|(?<=\])\([^)]*\)")
 
 
 def problems(root: Path) -> list[str]:
@@ -15,14 +22,31 @@ def problems(root: Path) -> list[str]:
     for page in posts(root):
         if any(include not in have for include in page.includes):
             continue  # another check says so
-        fences = [match for match in TOKEN.finditer(expand(page.text, root)) if match["mark"]]
-        opened = [
-            match["body"].count("\n")
-            for match in fences
-            if match["info"].startswith(("python", "diff")) and not match["info"].strip().endswith(("fold", "solution"))
-        ]
+        opened = open_lines(page.text, root)
         if len(opened) > BLOCKS or sum(opened) > LINES:
             given = f"{len(opened)} blocks of code with {sum(opened)} lines lie open"
             mend = f"At most {BLOCKS} with {LINES} may: fold some (```python fold), or make two pages of it"
             found.append(f"{place(page.path, root, page.first_line)}: {given}. {mend}")
     return found
+
+
+def open_lines(text: str, root: Path) -> list[int]:
+    """The lines of each block of code of a page's text that is not folded."""
+    return [
+        match["body"].count("\n")
+        for match in TOKEN.finditer(expand(text, root))
+        if match["mark"]
+        and match["info"].startswith(("python", "diff"))
+        and not match["info"].strip().endswith(("fold", "solution"))
+    ]
+
+
+def minutes(post: Page, root: Path) -> int:
+    """How long a post takes to read, in steps of five minutes, exercises and folded code aside."""
+    text = post.text.partition("\n## Exercises\n")[0]
+    lines = sum(open_lines(post.text, root))
+    text = FENCE.sub("", text)
+    formulas = len(DISPLAYED.findall(text))
+    words = len(re.findall(r"\w{2,}", NOT_READ.sub(" 00 ", DISPLAYED.sub("", text))))
+    found = {"words": words, "lines": lines, "formulas": formulas}
+    return max(5, 5 * round(sum(count / A_MINUTE[kind] for kind, count in found.items()) / 5))

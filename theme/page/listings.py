@@ -17,8 +17,11 @@ from pygments.util import ClassNotFound
 
 from theme.page import exercises, late
 from theme.page.code import KINDS, marked
+from theme.page.kept import between_builds
 from theme.page.pages import ASIDES, INCLUDE
 from theme.page.source import Source, once_per_version
+
+NARROW = 38  # characters of code that fit a window of 390 pixels
 
 
 def titled_fence(source: Source, fence: re.Match) -> str:
@@ -54,7 +57,7 @@ def python_fence(source: Source):
             block = md.preprocessors["fenced_code_block"].highlight(src, language, options, md, **kwargs)
         start, end = block.index("<code>") + 6, block.index("</code>")
         block = block[:start] + late.place(block[start:end], html.escape(src, quote=False)) + block[end:]
-        lines = src.strip("\n").count("\n") + 1
+        block, lines = focusable(block, src), src.strip("\n").count("\n") + 1
         block = block.replace(">", f' style="--lines: {lines}">', 1)  # the stylesheet reserves their height
         if not title:
             return block
@@ -74,6 +77,12 @@ def python_fence(source: Source):
     return format_fence
 
 
+def focusable(block: str, code: str) -> str:
+    """A block that may scroll on a narrow window can be reached by keyboard, also without scripts."""
+    wide = max(map(len, code.split("\n"))) > NARROW
+    return block.replace("<pre>", '<pre tabindex="0">', 1) if wide else block
+
+
 def page_url(path: str) -> str:
     """Address of the page that shows a file of the repository."""
     return f"source/{path}/"
@@ -89,6 +98,7 @@ WORDS |= dict.fromkeys(("import", "from"), "kn") | dict.fromkeys(("and", "or", "
 AFTER = {"def": "nf", "class": "nc", "@": "nd"}
 
 
+@between_builds
 def python_lines(text: str) -> list[str] | None:
     """The lines of Python code as HTML with Pygments' classes, by Python's own tokenizer: its lexer takes ten times as
     long, and the site shows tens of thousands of lines. None if it is no Python that this version knows."""
@@ -195,7 +205,8 @@ def linked_files(root: Path, page: Path) -> set[str]:
 
 def source_files(root: Path) -> set[str]:
     """Files that have a source page: the snippets, their tests, and what pages link to."""
-    found = {
+    found = {"LICENSE"} & {path.name for path in root.iterdir()}
+    found |= {
         p.relative_to(root).as_posix()
         for base in ("snippets", "tests/snippets", "tests/labs")
         for p in (root / base).rglob("*.py")

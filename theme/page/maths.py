@@ -4,6 +4,7 @@ import atexit
 import html
 import logging
 import re
+import unicodedata
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,8 @@ function renderAll(formulas) {
 }
 """
 TAGS = re.compile(r"<annotation.*?</annotation>|<[^>]*>", re.S)
+ACCENT = re.compile("(\\w)([\u02c9^~])")
+COMBINING = {"\u02c9": "\u0304", "^": "\u0302", "~": "\u0303"}
 OTHER_FORMATS = re.compile(r'url\([^)]*\.woff2\)\s*format\("woff2"\),|,url\([^)]*\.ttf\)\s*format\("truetype"\)')
 # KaTeX's fonts carry no date, of which fontTools warns
 logging.getLogger("fontTools").setLevel(logging.ERROR)
@@ -54,10 +57,12 @@ def render_all(formulas: list[tuple[str, bool]]) -> list[tuple[str | None, str |
     return [_rendered[formula] for formula in formulas]
 
 
+@cache
 def plain_text(markup: str) -> str:
-    """A rendered formula as text, for a table of contents."""
+    """A rendered formula as text, for a table of contents and the search: ᾱt, x̂0."""
     mathml = markup.partition("</math>")[0]
-    return html.unescape(TAGS.sub("", mathml)).replace("\u2061", "")
+    text = html.unescape(TAGS.sub("", mathml)).replace("\u2061", "").replace("\u03f5", "\u03b5")
+    return unicodedata.normalize("NFC", ACCENT.sub(lambda match: match[1] + COMBINING[match[2]], text))
 
 
 def breakable(markup: str) -> str:

@@ -1,7 +1,6 @@
 """A post as a notebook: its prose in Markdown that any notebook shows, its code as the cells of one program."""
 
 import base64
-import json
 import posixpath
 import re
 from pathlib import Path
@@ -84,8 +83,8 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
     return HELD.sub(lambda match: held[int(match[1])], text).strip("\n"), pictures
 
 
-def notebook(post: Page, root: Path, known: dict[str, Mark], site_url: str = "") -> str:
-    """The post as a notebook file, known equations by id; its code cells, put together, are `program`."""
+def notebook(post: Page, root: Path, known: dict[str, Mark], site_url: str = "") -> dict:
+    """The post as a notebook, known equations by id; its code cells, put together, are `program`."""
     cells, start, blocks = [], 0, python_blocks(post, root)
 
     def add_prose(text: str) -> None:
@@ -106,4 +105,4 @@ def notebook(post: Page, root: Path, known: dict[str, Mark], site_url: str = "")
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, indent=1)
+    return {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}

@@ -22,6 +22,7 @@ import markdown
 import yaml
 from pytest_codeblocks.main import extract_from_buffer
 
+from theme.page import reading
 from theme.page.source import SourceError, place
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,8 +79,15 @@ def read_page(path: Path, docs: Path = ROOT / "docs") -> Page:
 
 def posts(root: Path = ROOT) -> list[Page]:
     """All posts, in the order of the index."""
-    pages = [read_page(path, root / "docs") for path in (root / "docs/posts").rglob("*.md")]
-    return sorted(pages, key=lambda p: (ORDER.index(p.key) if p.key in ORDER else len(ORDER), p.key))
+    files = [(path, path.stat()) for path in (root / "docs/posts").rglob("*.md")]
+    return list(_posts(root, tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in files)))
+
+
+@lru_cache(maxsize=8)
+def _posts(root: Path, versions: tuple) -> list[Page]:
+    pages = [read_page(path, root / "docs") for path, *_ in versions]
+    pages = sorted(pages, key=lambda p: (ORDER.index(p.key) if p.key in ORDER else len(ORDER), p.key))
+    return reading.with_sentences(pages)
 
 
 def key_line(page: Page, root: Path, key: str) -> str:

@@ -32,6 +32,7 @@ TOKEN = re.compile(
 
 
 FENCE = re.compile(r"^```.*?^```[ \t]*$", re.S | re.M)
+DISPLAYED = re.compile(r"\$\$.*?\$\$", re.S)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
 
 

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from mkdocs.structure.files import File, Files
@@ -17,14 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from markdown.extensions.toc import slugify
 
-from theme.around import cards, header, report
-from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, records, survey
-from theme.site import labs, policy
+from theme.around import cards, header, paths, report, taken
+from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records, survey
+from theme.site import labs, policy, search
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
 
 ASSETS = "assets/verbatim"
 SOURCES = "source/"
+KINDS = {"posts": search.POST, "labs": search.LAB, "source": search.SOURCE}
 SHOWN = ("snippets", "docs/results", "docs/figures")  # what a notebook shows besides its text
 
 
@@ -33,6 +35,8 @@ class Build:
 
     def __init__(self, root: Path):
         self.root, self.posts, self.equations, self.wrong = root, {}, {}, ""
+        self.written: dict[str, str] = {}  # files that are no pages, by path
+        self.searched = {}  # kind, title, badge and HTML of each page by its address
         self.commit, self.report = head(root), report.load(root)
         try:
             self.posts = {post.key: post for post in pages.posts(root)}
@@ -62,7 +66,7 @@ def on_startup(command: str, dirty: bool) -> None:
 
 
 def on_config(config):
-    """Read the posts; navigation in the order of the index; the site's own Markdown extension."""
+    """Read the posts; navigation in the order in which they can be read; the site's own Markdown extension."""
     global build
     root = Path(config.config_file_path).resolve().parent
     build = Build(root)
@@ -71,10 +75,9 @@ def on_config(config):
     if build.wrong:
         log.error(build.wrong)
         return config  # the browser shows it instead of each page
-    names = [
-        {str(post.meta["badge"]["label"]).replace("_", " "): f"posts/{key}.md"} for key, post in build.posts.items()
-    ]
-    config.nav = [{"Home": "index.md"}, *([{"Posts": names}] if names else [])]
+    config.nav = [{"Home": "index.md"}]
+    for name, row in reading.ordered(list(build.posts.values())).items():
+        config.nav += [{name: [f"posts/{post.key}.md" for post in row]}] if row else []
     for title, path in (("How it is verified", "verified.md"), ("Contributing", "contributing.md")):
         if (root / "docs" / path).is_file():
             config.nav.append({title: path})
@@ -105,11 +108,21 @@ def on_files(files: Files, config) -> Files:
         if models := survey.path_of(post):
             add(f"posts/{key}/models.bib", content=survey.bibtex(survey.read(models)))
     for path in sorted(listings.source_files(root)):
-        add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\nsearch: {{exclude: true}}\n---\n")
+        add(f"{SOURCES}{path}.md", content=f"---\ntitle: {path}\n---\n")
     return files
 
 
-_made: dict[tuple, tuple[str, str]] = {}  # programs and notebooks, made again only when something has changed
+def on_nav(nav, config, files):
+    """Previous and next page are the neighbours on a post's path, of which each stands after those that it needs."""
+    for page in nav.pages:
+        page.previous_page = page.next_page = None
+    for section in nav.items if not build.wrong else ():
+        for page, other in pairwise(section.children or ()):
+            page.next_page, other.previous_page = other, page
+    return nav
+
+
+_made: dict[tuple, tuple[str, str, str]] = {}  # programs and notebooks, made again only when something has changed
 
 
 def on_env(env, config, files: Files) -> None:
@@ -126,10 +139,19 @@ def on_env(env, config, files: Files) -> None:
     for key, post in build.posts.items():
         state = key, post.text, str(post.meta["title"]), url, hash(versions), hash(numbers)
         if state not in _made:
-            _made[state] = pages.program(post, root), notebook.notebook(post, root, build.equations, url)
+            day = last_change(root, build.commit, header.paths_shown(post, root))
+            said, book = taken.head(post, root, day, url), notebook.notebook(post, root, build.equations, url)
+            _made[state] = (
+                taken.with_head(pages.program(post, root), said),
+                taken.with_head_and_pictures(book, said, post, root),
+                taken.as_markdown(book, post, url),
+            )
         name = f"posts/{key}/{post.name}"
-        for ending, content in zip(("py", "ipynb"), _made[state], strict=True):
+        for ending, content in zip(("py", "ipynb"), _made[state][:2], strict=True):
             files.append(File.generated(config, f"{name}.{ending}", content=content))
+        build.written[f"posts/{key}/index.md"] = _made[state][2]
+    summaries = [(post, cards.summary(post, root)) for post in build.posts.values()]
+    build.written["llms.txt"] = taken.llms(summaries, config.site_description, url)
 
 
 def on_pre_page(page: Page, config, files) -> Page:
@@ -170,15 +192,21 @@ def on_page_markdown(markdown: str, page: Page, config, files) -> str:
     path, blocks, cells, first_line = f"docs/{uri}", {}, (), 1
     if uri.endswith(".ipynb"):
         markdown, blocks, cells = labs.read(root / path)
-        page.meta = {}
+        page.meta = {"summary": labs.summary(root / path)}
     elif (root / path).is_file():
         whole = (root / path).read_text(encoding="utf-8")
         first_line += whole.count("\n", 0, max(whole.find(markdown), 0))
+    posts = list(build.posts.values())
     if page.is_homepage:
-        blocks = {"cards": cards.cards(list(build.posts.values()), root, page.url, build.commit)}
+        blocks = {
+            "cards": cards.cards(posts, root, page.url, build.commit),
+            "paths": paths.paths(posts, root, page.url),
+        }
     key = uri.removeprefix("posts/").removesuffix(".md")
     key = key if uri.startswith("posts/") else None
     if key:
+        markdown = reading.filled(markdown, build.posts[key], posts)
+        page.meta["changed"] = last_change(root, build.commit, header.paths_shown(build.posts[key], root))
         page.meta["summary"] = cards.summary(build.posts[key], root)
         blocks = records.blocks(build.posts[key], root, page.url)
         if models := survey.path_of(build.posts[key]):
@@ -193,7 +221,11 @@ def on_page_content(content: str, page: Page, config, files) -> str:
     """Badges above the heading; date, Verified panel and downloads below it."""
     if build.wrong:
         return told(build.wrong)
-    above, below, end = _header(page)
+    above, below, end = _header(page, config)
+    kind = KINDS.get(page.file.src_uri.partition("/")[0], search.PAGE)
+    if kind != search.SOURCE and not page.is_homepage:
+        badge = " ".join(map(str, (page.meta.get("badge") or {}).values())).replace("_", " ")
+        build.searched[page.url] = kind, str(page.meta.get("title") or page.title), badge, content
     content = content.replace(' <a class="claim"', '<a class="claim"')  # no line begins with a mark
     page.present_anchor_ids |= set(re.findall(r'<div id="(code-[\w-]+)"', content))  # blocks, for links to them
     if not content.lstrip().startswith("<h1"):
@@ -201,20 +233,21 @@ def on_page_content(content: str, page: Page, config, files) -> str:
         content = f'<h1 id="{slugify(title, "-")}">{title}</h1>\n{content}'
     heading, close, rest = content.partition("</h1>")
     text = f'<div class="lab">{rest}</div>' if page.file.src_uri.endswith(".ipynb") else rest
-    if end:
+    if 'id="verified"' in end:
         top = page.toc.items
         sections = top[0].children if len(top) == 1 and top[0].level == 1 else top
         sections.append(AnchorLink("Verified", "verified", 2))
     return above + heading + close + below + text + end
 
 
-def _header(page: Page) -> tuple[str, str, str]:
+def _header(page: Page, config) -> tuple[str, str, str]:
     """What stands above and below the heading, and at the end."""
     uri, root, commit = page.file.src_uri, build.root, build.commit
     folder, _, name = uri.partition("/")
     key = name.rpartition(".")[0]
     if folder == "posts":
-        return header.of_post(build.posts[key], root, commit, build.report)
+        place = config.site_url or "", config.extra.get("repository") or ""
+        return header.of_post(build.posts[key], root, commit, build.report, *place)
     if folder == "labs":
         return *header.of_lab(key, build.posts.get(key), root, commit), ""
     if folder == SOURCES.rstrip("/"):
@@ -226,11 +259,17 @@ def _header(page: Page) -> tuple[str, str, str]:
 
 
 def on_post_page(output: str, page: Page, config) -> str:
-    """Put formulas and code in: the search has read the page without them."""
+    """Put formulas and code in."""
     return late.insert(output)
 
 
 def on_post_build(config) -> None:
-    """Put the Content-Security-Policy into every page."""
+    """Write what is no page, keep highlighted code, put the Content-Security-Policy into every page."""
+    listings.python_lines.save()
+    build.written["search/index.json"] = search.entries(build.searched, build.root)
+    for name, content in build.written.items():
+        file = Path(config.site_dir) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
     if not serving:
         policy.protect(Path(config.site_dir))

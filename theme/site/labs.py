@@ -67,3 +67,10 @@ def read(path: Path) -> tuple[str, dict[str, str], tuple[int, ...]]:
                 outputs[f"output {number}"] = made
                 text += f"{{{{ output {number} }}}}\n\n"
     return text, outputs, tuple(cells)
+
+
+def summary(path: Path) -> str:
+    """What search engines show of a lab: the paragraph below its heading, in plain text."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    paragraphs = "".join(cells[0]["source"]).split("\n\n") if cells else []
+    return MARKUP.sub("", paragraphs[1]).replace("\n", " ") if len(paragraphs) > 1 else ""

@@ -21,17 +21,17 @@ def by_rows_alone(counts):
     return exercises.floor_of_repeats(counts) / 2
 
 
-def as_if_different(logits, caption):
+def as_if_different(logits, meaning):
     return clip_loss(logits)
 
 
-def not_shared(logits, caption):
-    same = (caption[:, None] == caption[None, :]).to(logits)
+def not_shared(logits, meaning):
+    same = (meaning[:, None] == meaning[None, :]).to(logits)
     return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
 
 
-def rows_alone(logits, caption):
-    same = (caption[:, None] == caption[None, :]).to(logits)
+def rows_alone(logits, meaning):
+    same = (meaning[:, None] == meaning[None, :]).to(logits)
     return F.cross_entropy(logits, same / same.sum(dim=1, keepdim=True))
 
 
@@ -83,7 +83,7 @@ def turned(position, grid):
 WRONG = {
     1: [(by_captions, "counts for c rows"), (by_rows_alone, "the columns cannot tell the pictures apart")],
     2: [
-        (as_if_different, "repeated captions still count as wrong"),
+        (as_if_different, "captions with the same meaning still count as wrong"),
         (not_shared, "do not add up to 1"),
         (rows_alone, "the columns are missing"),
     ],

@@ -441,6 +441,14 @@ def test_angles_are_float64_and_rounded_once():
     assert not {"cos", "sin"} & built.state_dict().keys()
 
 
+def test_angles_follow_the_model_to_another_device():
+    """They are no buffers, since a change of the model's type would round them: nothing moves them but a call."""
+    model = small()
+    cos, sin = model.turns(slice(3, 10), torch.zeros(5, 7, 24, device="meta"))
+    assert cos.shape == sin.shape == (7, 3) and cos.dtype == sin.dtype == torch.float32
+    assert {one.device.type for one in (cos, sin, model.cos, model.sin)} == {"meta"}
+
+
 # counts
 
 REAL = {  # the sizes of published models, and how many weights their cards and papers give them

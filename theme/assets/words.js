@@ -1,0 +1,37 @@
+// What the search leaves out of a query, and what it takes for the same: write words as they are compared, small and bare.
+export const STOP = new Set(
+  "a an and are as at be by can do does for from how i in is it me my of on or should the there this to use vs versus what when where which why with you".split(" "),
+);
+
+export const SYNONYMS = [
+  ["kv cache", "cache keys values"],
+  ["warmup", "warm up"],
+  ["eps", "epsilon", "noise"],
+  ["lr", "learning rate", "rate"],
+  ["mode collapse", "variety"],
+  ["inpainting", "inpaint", "filling holes"],
+  ["super resolution", "enlarging"],
+  ["vae", "autoencoder"],
+  ["long context", "longer texts", "context length"],
+  ["speculative decoding", "drafting"],
+  ["contrastive loss", "infonce", "clip loss"],
+  ["gradient accumulation", "batches parts"],
+  ["ema", "averaged weights"],
+  ["gqa", "grouped query attention", "groups query heads"],
+  ["nsp", "next sentence prediction"],
+  ["mlm", "masked language modeling", "hidden words"],
+  ["ece", "calibration error", "expected calibration error"],
+  ["v prediction", "velocity"],
+  ["bf16", "bfloat16"],
+  ["fp16", "float16", "half precision"],
+  ["quantization", "quantised", "quantized", "4 bits"],
+  ["relative position bias", "buckets distances"],
+  ["relative position", "relative positions", "distances"],
+  ["dynamic masking", "dynamic masks", "new masks"],
+  ["cfg", "classifier free guidance"],
+  ["cgd", "classifier guidance"],
+  ["ddpm", "denoising diffusion"],
+  ["ldm", "latent diffusion", "stable diffusion"],
+  ["lora", "low rank adaptation"],
+  ["rope", "rotary"],
+].map((phrases) => phrases.map((phrase) => phrase.split(" ")));
