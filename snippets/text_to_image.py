@@ -109,7 +109,7 @@ def main() -> None:
     latents = latents / spread
 
     def rows(generator: torch.Generator) -> Tensor:
-        return torch.randint(len(pictures), (BATCH,), generator=generator)  # (B,)
+        return torch.randint(len(pictures), (BATCH,), generator=generator)
 
     def writer_batch(generator: torch.Generator) -> Tensor:
         some = rows(generator)

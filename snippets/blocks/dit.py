@@ -134,7 +134,7 @@ class DiT(nn.Module):
         each = self.out(modulate(x, shift, scale))  # (B, N, _) channels of a pixel side by side
         size, patch = self.config.side // self.config.patch, self.config.patch
         cells = each.unflatten(2, (patch, patch, -1)).unflatten(1, (size, size))  # (B, _, _, P, P, _)
-        picture = cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (B, _, H, W)
+        picture = cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (B, _, _, _)
         return picture
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -178,11 +178,11 @@ def load_dit(folder: str | Path) -> DiT:
     weights = read_weights(folder, "diffusion_pytorch_model.safetensors")
     shared = {}
     for name in [name for name in weights if ".norm1.emb." in name]:
-        weight, short = weights.pop(name), name.split(".norm1.emb.")[1]
+        weight, short = weights.pop(name), name.split(".norm1.emb.")[1]  # _, _
         if not torch.equal(shared.setdefault(short, weight), weight):
             raise ValueError(f"one embedding for all blocks is expected, given another one in {name}")
     weights |= shared
-    first = weights.get("timestep_embedder.linear_1.weight")
+    first = weights.get("timestep_embedder.linear_1.weight")  # _
     if first is not None:  # cosines come first there, sines here
         weights["timestep_embedder.linear_1.weight"] = first.roll(128, dims=1)  # _
     weights = renamed(weights, DIT_NAMES) | {"encoder.null": torch.tensor(classes)}

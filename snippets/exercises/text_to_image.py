@@ -133,7 +133,7 @@ def draw_heun(velocity: Callable, noise: Tensor, num_steps: int) -> Tensor:
 
     Hint: The second question is asked at the end of the trial step: at its place and at its time.
     """
-    x, length = noise, 1 / num_steps
+    x, length = noise, 1 / num_steps  # (B, D), _
     for step in range(num_steps):
         here = velocity(x, step * length)  # (B, D)
         there = velocity(x + length * here, (step + 1) * length)  # (B, D)

@@ -19,20 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, paths, report, taken
-from theme.page import (
-    checks,
-    equations,
-    exercises,
-    late,
-    listings,
-    marks,
-    maths,
-    notebook,
-    pages,
-    reading,
-    records,
-    survey,
-)
+from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records, survey
 from theme.site import labs, policy, search
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
