@@ -17,13 +17,13 @@ def draw_by_diffusers(folder: str, classes: Tensor, noise: Tensor, guidance: flo
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
     none = torch.full_like(classes, model.config.num_embeds_ada_norm)  # (B,) the class that is no class
-    labels, x = torch.cat([classes, none]), noise  # (2 * B,), (B, C, H, W)
+    labels, x = torch.cat([classes, none]), noise  # (2 * B,), (B, C, _, _)
     for level in scheduler.timesteps:  # 1,000 is noise there, and 0 here
         times = (1000 - level).expand(len(labels))  # (2 * B,)
-        both = model(torch.cat([x, x]), timestep=times, class_labels=labels).sample  # (2 * B, C, H, W)
-        told, untold = both.chunk(2)  # (B, C, H, W), (B, C, H, W)
-        velocity = untold + guidance * (told - untold)  # (B, C, H, W) towards data
-        x = scheduler.step(-velocity, level, x).prev_sample  # (B, C, H, W)
+        both = model(torch.cat([x, x]), timestep=times, class_labels=labels).sample  # (2 * B, C, _, _)
+        told, untold = both.chunk(2)  # (B, C, _, _), (B, C, _, _)
+        velocity = untold + guidance * (told - untold)  # (B, C, _, _) towards data
+        x = scheduler.step(-velocity, level, x).prev_sample  # (B, C, _, _)
     return x
 
 
