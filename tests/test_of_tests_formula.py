@@ -474,8 +474,8 @@ def test_markers_that_are_true_pass_and_others_fail(tree):  # noqa: F811
         line = lines.index(next(one for one in lines if one.startswith(f"def {name}(")))  # of the marker
         assert told(output, f"tests/snippets/test_bad.py:{line}: {name} {message}"), f"{name}\n{output}"
     changed = "the formula toy-double changed since its test was read. Read the test at tests/snippets/test_bad.py:"
-    assert told(output, f"{POST}:19: {changed}") and f'then write pin="{pin}"' in output
+    assert told(output, f"{POST}:21: {changed}") and f'then write pin="{pin}"' in output
     line = (tree / TOY).read_text().split("\n").index("def hidden(x: Tensor) -> Tensor:") + 1
-    far = f"{TOY}:{line}: hidden implements toy-double, but {POST}:19 is far from its code. Include its section below"
+    far = f"{TOY}:{line}: hidden implements toy-double, but {POST}:21 is far from its code. Include its section below"
     assert told(output, far), output
-    assert f"{POST}:19: 2 x has the same value without 2. Choose values for which every term counts" in output
+    assert f"{POST}:21: 2 x has the same value without 2. Choose values for which every term counts" in output
