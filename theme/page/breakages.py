@@ -66,13 +66,18 @@ def read(source: Source, fence: re.Match) -> Breakage:
     return Breakage(place, module, line, old, new, test["path"], test["name"], test_line)
 
 
+@once_per_version
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n")
+
+
 def _places(source: Source, old: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Where the lines stand in the program that the page shows: module and line."""
     for path, section in dict.fromkeys((found["path"], found["section"]) for found in INCLUDE.finditer(source.text)):
         file = source.root / path
         known = marked(file)[0] if file.is_file() and not aside(path) else {}
         if section in known:
-            code, (first, last) = file.read_text(encoding="utf-8").split("\n"), known[section]
+            code, (first, last) = _lines(file), known[section]
             for line in range(first + 1, last - len(old) + 1):
                 if tuple(code[line - 1 : line - 1 + len(old)]) == old:
                     yield path, line
