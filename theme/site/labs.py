@@ -72,5 +72,5 @@ def read(path: Path) -> tuple[str, dict[str, str], tuple[int, ...]]:
 def summary(path: Path) -> str:
     """What search engines show of a lab: the paragraph below its heading, in plain text."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    paragraphs = "".join(cells[0]["source"]).split("\n\n") if cells else []
-    return MARKUP.sub("", paragraphs[1]).replace("\n", " ") if len(paragraphs) > 1 else ""
+    below = "".join(cells[0]["source"]).partition("\n")[2].strip() if cells else ""
+    return MARKUP.sub("", below.partition("\n\n")[0]).replace("\n", " ")
