@@ -21,6 +21,7 @@ from theme.page.kept import between_builds
 from theme.page.pages import ASIDES, INCLUDE, ROOT
 from theme.page.source import Source, once_per_version
 
+MACHINERY = [ROOT / name for name in ("tests", "theme", "tools")]  # no colours there: a tenth of a build
 NARROW = 38  # characters of code that fit a window of 390 pixels
 
 
@@ -145,9 +146,7 @@ def _marked_line(line: str, spans: list[tuple[int, int, str]]) -> str:
 def highlighted(path: Path) -> tuple[list[str], list[str]]:
     """The lines of a file, as they are and as highlighted HTML."""
     text = path.read_text(encoding="utf-8")
-    if any(
-        ROOT / name in path.parents for name in ("tests", "theme", "tools")
-    ):  # no colours where posts have none: a tenth of a build
+    if any(folder in path.parents for folder in MACHINERY):
         return text.split("\n"), html.escape(text, quote=False).rstrip("\n").split("\n")
     if path.suffix == ".py" and (lines := python_lines(text)) is not None:
         return text.split("\n"), lines
