@@ -117,6 +117,15 @@ def test_the_index_has_a_card_for_each_post_in_the_order_of_the_design(site):
         assert card.select("img") and all(picture["alt"] for picture in card.select("img"))
 
 
+def test_a_touch_opens_each_picture_of_a_post_alone(site):
+    for url in (f"posts/{post.key}/" for post in POSTS):
+        found = site.pages[url].select("article :is(figure, p) img")
+        assert found, url
+        for picture in found:
+            link = picture.parent
+            assert link.name == "a" and link["href"].rpartition(".")[2] in ("png", "svg"), f"{url}: {picture}"
+
+
 def formulas(text: str) -> tuple[int, int]:
     """How many display formulas a source has, and how many in lines."""
     text = re.sub(r"^```.*?^```$|`[^`\n]+`", "", text, flags=re.S | re.M)

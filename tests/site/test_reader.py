@@ -26,6 +26,7 @@ def test_nothing_jumps_while_a_page_loads(url, width, tab):
 def test_print_has_every_font_of_formulas_and_what_is_folded(tab, site):
     url = next(url for url in POSTS if "delimsizing size3" in site.file(url).read_text())
     tab.go(url)
+    tab.page.mouse.move(20, 20)  # fonts of formulas off screen come when the reader does anything
     tab.page.wait_for_function(
         "() => [...document.fonts].every((face) => !face.family.includes('KaTeX') || face.status == 'loaded')"
     )

@@ -24,19 +24,19 @@ if (navigator.clipboard) {
   }
 }
 
-// What scrolls sideways can be reached by keyboard
+// What scrolls sideways can be reached by keyboard. All sizes are read before anything is written: one layout, not one a block
 const scrollers = new ResizeObserver((entries) => {
-  for (const { target } of entries) {
-    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+  const wide = entries.map(({ target }) => target.scrollWidth > target.clientWidth);
+  entries.forEach(({ target }, i) => {
+    if (wide[i]) target.tabIndex = 0;
     else if (target !== document.activeElement) target.removeAttribute("tabindex");
-  }
+  });
 });
 for (const block of document.querySelectorAll(".prose pre, .prose table, .map, .prose figure > p")) scrollers.observe(block);
 
-// Formulas that were never on screen have no fonts yet, and print needs them
+// Formulas that were never on screen have no fonts yet, and print needs them: they are fetched once the reader does anything
 const fonts = () => [...document.fonts].filter(({ family }) => family.includes("KaTeX")).forEach((face) => face.load());
-addEventListener("load", () => setTimeout(fonts, 3000));
-addEventListener("beforeprint", fonts);
+for (const sign of ["pointermove", "touchstart", "keydown", "scroll", "beforeprint"]) addEventListener(sign, fonts, { once: true, passive: true });
 
 // The survey's table can be sorted and filtered
 if (document.querySelector("table.models")) import("./models.js");

@@ -146,7 +146,7 @@ class Formulas(Treeprocessor):
 
 
 class Pictures(Treeprocessor):
-    """Attributes and dark versions of pictures."""
+    """Attributes and dark versions of pictures, each in a link to its file: a touch opens it large."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -165,15 +165,20 @@ class Pictures(Treeprocessor):
         address = picture.get("src")
         path = here / unquote(address)
         picture.attrib.update(pictures.attributes(path))
+        shown = [picture]
         dark = pictures.dark_version(path)
         if dark:
-            second = etree.Element(
-                "img", picture.attrib | {"src": posixpath.join(posixpath.dirname(address), dark.name)}
-            )
-            second.tail, picture.tail = picture.tail, None
-            parent.insert(list(parent).index(picture) + 1, second)
-            for element, scheme in ((picture, "light"), (second, "dark")):
+            beside = posixpath.join(posixpath.dirname(address), dark.name)
+            shown.append(etree.Element("img", picture.attrib | {"src": beside}))
+            for element, scheme in zip(shown, ("light", "dark"), strict=True):
                 element.set("class", f"{element.get('class', '')} only-{scheme}".strip())
+        link = parent
+        if parent.tag != "a":
+            link = etree.Element("a", pictures.ALONE | {"href": address})
+            link.tail, picture.tail = picture.tail, None
+            parent[list(parent).index(picture)] = link
+            link.append(picture)
+        link.extend(shown[1:])
 
 
 class Links(Treeprocessor):

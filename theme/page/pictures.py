@@ -50,6 +50,8 @@ def attributes(path: Path) -> dict[str, str]:
     return {"width": str(width), "height": str(height), "loading": "lazy", "decoding": "async"}
 
 
+ALONE = {"class": "alone", "title": "Open the picture alone"}  # the link around each picture
+
 IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\s*(?:\[|\(\s*<?(?P<address>[^)\s>]*))")
 IMG = re.compile(r"<img\b[^>]*>", re.S | re.I)
 SAY = "Say in a sentence what it shows"

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from theme.page.pages import Page
-from theme.page.pictures import attributes
+from theme.page.pictures import ALONE, attributes
 from theme.page.source import line_of, once_per_version, relative
 from theme.page.source import place as at
 
@@ -53,7 +53,9 @@ def blocks(post: Page, root: Path, url: str) -> dict[str, str]:
     for name in record["pictures"]:
         path, alt = picture(root, post.key, name), html.escape(alternative_text(post, record, name))
         size = " ".join(f'{key}="{value}"' for key, value in attributes(path).items()) if path.is_file() else ""
-        shown += f'<p><img src="{relative(path.relative_to(root / "docs").as_posix(), url)}" alt="{alt}" {size}></p>'
+        address = relative(path.relative_to(root / "docs").as_posix(), url)
+        link = " ".join(f'{key}="{value}"' for key, value in ALONE.items())
+        shown += f'<p><a {link} href="{address}"><img src="{address}" alt="{alt}" {size}></a></p>'
     names = ", ".join(f"<code>{html.escape(name)}</code>" for name in record["pictures"])
     saved = f", and the picture{'s' * (len(record['pictures']) > 1)} that it saves: {names}" if names else ""
     day = date.fromisoformat(record["date"])
