@@ -9,7 +9,8 @@ $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equ
 --8<-- "snippets/ddpm.py:schedule"      in a ```python fence: a titled block; ```python fold: a folded one;
                                         ```python library, given, solution: code beside the page's program
 ```diff tests/snippets/test_x.py::test  a fault in the page's code, and the test that catches it
-![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it
+![what to see](../figures/x/loss.svg)   a picture: size, lazy loading, dark version beside it, a link to its file
+`ddpm_step`, `DDIMScheduler`, PyTorch   names lead to their block, source or documentation (`theme.page.named`)
 [text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
 ```bibtex                               references: a list with links, and the block folded
 {{ cards }}, {{ program }}              on a line of its own: HTML that the build hands over
@@ -25,7 +26,7 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme.page import breakages, claims, equations, late, listings, maths, pictures, references, results
+from theme.page import breakages, claims, equations, late, listings, maths, named, pictures, references, results
 from theme.page.marks import Mark
 from theme.page.pages import ROOT
 from theme.page.source import TOKEN, Source
@@ -231,6 +232,7 @@ class Verbatim(Extension):
             (Formulas, "formulas", 15),  # after inline Markdown, before the table of contents
             (Blocks, "blocks", 14),
             (references.Mentions, "mentions", 13),
+            (named.Named, "named", 12),
             (Pictures, "pictures", 7),  # after attr_list
             (Links, "links", 6),
         ):

@@ -4,11 +4,11 @@ import html
 import re
 import unicodedata
 import xml.etree.ElementTree as etree
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from markdown.treeprocessors import Treeprocessor
 
+from theme.page import words
 from theme.page.source import Source
 
 FENCE = re.compile(r"^```bibtex\n(.*?)^```$", re.S | re.M)
@@ -21,7 +21,6 @@ LISTED = re.compile(
 )
 TYPED = re.compile(r"^## References\n(?:(?!^## ).*\n)*?- ", re.M)
 MANY = 4  # authors, of whom the first is named alone
-UNTOUCHED = {"a", "code", "pre", "h1", "h2", "h3", "h4", "script", "style"}
 
 
 @dataclass(frozen=True)
@@ -124,31 +123,7 @@ class Mentions(Treeprocessor):
             name = r"(?:d[ei] |v[ao]n (?:de[rn]? )?)?[A-Z][\w'-]+(?: [A-Z][\w'-]+)*"
             others = rf"(?:(?:, {name})*,? (?:and (?:others|{name})|et al\.))?"
             pattern = re.compile(rf"\b(?P<who>{families}){others},? \(?(?P<year>\d{{4}})\b")
-            self._link(root, pattern, addresses)
+            words.replace(root, pattern, lambda match: self._link(addresses.get((match["who"], match["year"]))))
 
-    def _link(self, element: etree.Element, pattern: re.Pattern, addresses: dict) -> None:
-        if element.tag in UNTOUCHED:
-            return
-        for child in list(element):
-            self._link(child, pattern, addresses)
-            made = list(_parts(child.tail or "", pattern, addresses))
-            if len(made) > 1:
-                child.tail, at = made[0], list(element).index(child) + 1
-                for number, link in enumerate(made[1:]):
-                    element.insert(at + number, link)
-        made = list(_parts(element.text or "", pattern, addresses))
-        if len(made) > 1:
-            element.text = made[0]
-            for number, link in enumerate(made[1:]):
-                element.insert(number, link)
-
-
-def _parts(text: str, pattern: re.Pattern, addresses: dict) -> Iterator:
-    """The text before the first mention, then a link for each mention, whose tail is the text up to the next."""
-    found = [match for match in pattern.finditer(text) if (match["who"], match["year"]) in addresses]
-    yield text[: found[0].start()] if found else text
-    ends = [match.start() for match in found[1:]] + [None]
-    for match, end in zip(found, ends[: len(found)], strict=True):
-        link = etree.Element("a", {"class": "cited", "href": addresses[match["who"], match["year"]]})
-        link.text, link.tail = match[0], text[match.end() : end]
-        yield link
+    def _link(self, address: str | None) -> etree.Element | None:
+        return etree.Element("a", {"class": "cited", "href": address}) if address else None
