@@ -76,5 +76,9 @@ def test_labs_have_a_description_and_pages_lead_to_their_source(site):
     links = [link["href"] for link in site.pages[f"posts/{post.key}/"].find_all("a", href=True)]
     assert f"{REPOSITORY}/edit/HEAD/docs/posts/{post.key}.md" in links
     assert f"{REPOSITORY}/blob/HEAD/{post.meta['module']}" in links
+    notebook = f"posts/{post.key}/{post.name}.ipynb"
+    colab = "https://colab.research.google.com/github/"
+    assert f"{colab}{REPOSITORY.removeprefix('https://github.com/')}/blob/notebooks/{notebook}" in links
+    assert (site.folder / notebook).is_file()
     assert any(link.startswith(f"{REPOSITORY}/issues/new?title=Mistake") for link in links)
     assert "page here" in site.pages["404.html"].title.text

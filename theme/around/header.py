@@ -107,10 +107,16 @@ def verified_details(key: str, report: dict | None, url: str, lab: dict | None, 
     )
 
 
-def downloads(post: Page, url: str, lab: bool, exercises: bool) -> str:
+GITHUB = "https://github.com/"
+
+
+def downloads(post: Page, url: str, lab: bool, exercises: bool, repository: str = "") -> str:
     """Links to the post's program, its notebook, the starter of its exercises, and its lab."""
     name, starter = post.name, f"{post.name}_exercises.py"
     links = [f'<a href="{name}.py" download>Program ({name}.py)</a>', f'<a href="{name}.ipynb" download>Notebook</a>']
+    if repository.startswith(GITHUB):  # the publishing workflow keeps the notebooks in a branch
+        path = f"{repository.removeprefix(GITHUB)}/blob/notebooks/{url}{name}.ipynb"
+        links.append(f'<a href="https://colab.research.google.com/github/{path}">Open in Colab</a>')
     links += [f'<a href="{starter}" download>Exercises ({starter})</a>'] if exercises else []
     links += [f'<a href="{relative(page_url(post.meta["module"]), url)}">Source and docstrings</a>']
     links += [f'<a href="{relative(f"labs/{post.key}/", url)}">Lab</a>'] if lab else []
@@ -129,7 +135,7 @@ def of_post(
         badges(relative("", url), second),
         page_date(day, minutes(post, root))
         + verified(post.key, report, url)
-        + downloads(post, url, lab, (root / path_of(post)).is_file()),
+        + downloads(post, url, lab, (root / path_of(post)).is_file(), repository),
         citation(post, root, day, site_url)
         + verified_details(post.key, report, url, results.load(root, post.key), records.load(root, post.key)),
     )
