@@ -18,7 +18,7 @@ from theme.around import cards
 from theme.page import front, late, lengths, reading
 from theme.page.pages import ROOT, Page, posts
 from theme.page.source import SourceError, relative
-from theme.site import hooks
+from theme.site import hooks, labs
 
 POSTS = posts()
 CARDS = """ControlNet CFG Classifier_Guided_Diffusion StableDiffusion NCSN Diffusion GLIP CLIP TextToImage LLM/LORA
@@ -259,3 +259,15 @@ def test_a_post_begins_and_ends_with_what_to_read(post, site):
     assert len(first) == len(after) == 1 and {f"posts/{key}/" for key in post.meta["first"]} <= set(links)
     assert post.meta["first"] or "nothing on this site" in first[0].text
     assert all("href" in a.attrs for a in after[0].select("a")) and after[0].select("a")
+
+
+def test_labs_show_numbers_with_four_digits():
+    printed = "a.b: 0.13020833333333334, -12345.678901, 1.25, 3.0000001e-05, v1.2.34567, [0.5, 0.49999999]"
+    assert labs.short(printed) == "a.b: 0.1302, -12345.7, 1.25, 3e-05, v1.2.34567, [0.5, 0.5]"
+
+
+def test_no_lab_shows_a_number_that_nobody_reads(site):
+    for url in site.pages:
+        if url.startswith("labs/"):
+            shown = " ".join(block.get_text() for block in site.pages[url].select("pre.output"))
+            assert not re.search(r"(?<![\w.])-?\d+\.0*[1-9]\d{5,}(?![\w.])", shown), url

@@ -11,6 +11,7 @@ from theme.page.pictures import measure
 from theme.page.source import once_per_version
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d{4,}(?:e[+-]?\d+)?(?![\w.])")
 MARKUP = re.compile(r"^#+\s*|[*_`$]|(?<=\])\([^)]*\)|[\[\]]")
 
 
@@ -18,6 +19,11 @@ def _terminal(text: str) -> str:
     """What a terminal shows in the end: of a progress bar, its last state."""
     lines = ANSI.sub("", text).split("\n")
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines).strip("\n")
+
+
+def short(text: str) -> str:
+    """Numbers with four significant digits, for the eye: the notebook beside the page has them whole."""
+    return NUMBER.sub(lambda found: f"{float(found[0]):{'.1f' if abs(float(found[0])) >= 1000 else '.4g'}}", text)
 
 
 def _preformatted(text: str) -> str:
@@ -37,7 +43,7 @@ def _output(output: dict, alt: str) -> str:
     if output["output_type"] == "error":
         return _preformatted(f"{output['ename']}: {output['evalue']}")
     if output["output_type"] == "stream":
-        return _preformatted("".join(output["text"]))
+        return _preformatted(short("".join(output["text"])))
     data = {kind: "".join(value) for kind, value in output["data"].items() if kind != "application/json"}
     for kind in ("image/svg+xml", "image/png"):
         if kind in data:
