@@ -457,6 +457,7 @@ OUTPUTS = {
     ),
     "record by hand": Defect(RECORD, "12.0", "13.0", "{", "the record was edited by hand. Run: make record POST=Toy"),
 }
+LETTERS = '# Toy\n\n??? note "Symbols"\n    | symbol | meaning |\n    | --- | --- |\n    | {} | numbers |\n'
 ALL = OUTPUTS | SECTIONS | FENCES | EQUATIONS | TYPED | REQUESTS | SEEN | LABS | FAULTS
 ALL |= {
     "hearsay": Defect(
@@ -466,6 +467,20 @@ ALL |= {
     "CRLF module": Defect(TOY, "STEPS = 3\n", "STEPS = 3\r\n", "STEPS", "the line ends with CR and LF. Save the file"),
     "look-alike letter": Defect(POST, "The loss is", "\u0422he loss is", "\u0422he", "'\u0422h' mixes alphabets (U+04"),
     "Greek": Defect(POST, "The loss is", "The loss \u03c3 is", "The loss", "\u03c3 stands outside of a formula. Write"),
+    "symbol without a row": Defect(
+        POST,
+        "# Toy\n",
+        LETTERS.format("$x$, $y$") + "\nAnd $z$.\n",
+        "And $z$",
+        "the list of symbols lacks z. Add a row",
+    ),
+    "symbol without a formula": Defect(
+        POST,
+        "# Toy\n",
+        LETTERS.format("$x$, $y$, $z$"),
+        "??? note",
+        "the list of symbols has z, which no formula has. Take",
+    ),
     "nothing to read first": Defect(
         POST, "first: {}", "first: 3", "first:", "what to read first is not said. Write first:"
     ),

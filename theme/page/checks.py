@@ -7,7 +7,7 @@ come out wrong, and stops at them; the tests run all.
 import re
 from pathlib import Path
 
-from theme.page import breakages, claims, code, equations, exercises, front, hosts, lengths, numbers, pictures
+from theme.page import breakages, claims, code, equations, exercises, front, hosts, lengths, numbers, pictures, symbols
 from theme.page.numbers import prose
 from theme.page.pages import posts
 from theme.page.source import blank, line_of, place
@@ -81,5 +81,6 @@ CHECKS = SITE | {
     "pages are short enough": lengths.problems,
     "line ends and letters": characters,
     "Greek letters are maths": greek,
+    "symbols are explained": symbols.problems,
     "nothing is left to be written": unfinished,
 }
