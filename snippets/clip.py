@@ -169,7 +169,13 @@ def zero_shot(model: Clip, pictures: Tensor, classes: Tensor) -> Tensor:
 
 # --8<-- [start:recall]
 def recall(logits: Tensor, k: int) -> float:
-    """The share of rows of logits (B, B) whose own column is among the k largest; equals count as found."""
+    """The share of rows of logits (B, B) whose own column is among the k largest; equals count as found.
+
+    ValueError for other shapes, for k < 1, and for NaN, which no number is larger than.
+    """
+    if logits.ndim != 2 or len(logits) != logits.shape[1] or not len(logits) or k < 1 or logits.isnan().any():
+        given = f"{tuple(logits.shape)}, k = {k}, NaN: {bool(logits.isnan().any())}"
+        raise ValueError(f"logits (B, B) without NaN and k >= 1 are expected, given {given}")
     larger = (logits > logits.diagonal()[:, None]).sum(dim=1)  # (B,)
     return (larger < k).float().mean().item()
 

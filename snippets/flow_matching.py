@@ -18,7 +18,12 @@ from snippets.data.toy2d import Toy2D
 
 # --8<-- [start:path]
 def like(t: Tensor, x: Tensor) -> Tensor:
-    """The times t (B,) in a shape that multiplies x. ValueError unless there is one, in [0, 1], for each."""
+    """The times t (B,) in a shape that multiplies x. ValueError unless there is one, in [0, 1], for each.
+
+    Numbers without fractions, such as uint8 levels, would cut the times off: they are refused too.
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"numbers with fractions are expected, given {x.dtype}")
     if t.shape != x.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"{len(x)} times in [0, 1] are expected, given {t}")
     wide = t.to(x).view(-1, *[1] * (x.ndim - 1))  # _ one number, and 1 for each further dimension

@@ -25,6 +25,8 @@ def nearest_code(vectors: Tensor, codes: Tensor) -> Tensor:
         raise ValueError(f"vectors (N, Z) and codes (K, Z) are expected, given {given}")
     # |v - c|^2 = |v|^2 - 2 v c + |c|^2, and |v|^2 is the same for all codes
     score = codes.square().sum(dim=1) - 2 * vectors @ codes.T  # (N, K)
+    if score.isnan().any():
+        raise ValueError("vectors and codes that are numbers are expected, given NaN: it is near to nothing")
     return score.argmin(dim=1)
 
 

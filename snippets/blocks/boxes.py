@@ -68,8 +68,19 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, block: 
     box of the same of labels (N,) and a higher score overlaps by more than threshold.
 
     Of equal scores the earlier counts as higher. Whole blocks are compared at once; memory grows as K times
-    block, and not as the square of N.
+    block, and not as the square of N. ValueError unless there are N finite scores, N labels, and a share for
+    a threshold.
     """
+    sizes = tuple(boxes.shape), tuple(scores.shape), tuple(labels.shape)
+    if (
+        sizes != ((len(boxes), 4), (len(boxes),), (len(boxes),))
+        or not scores.isfinite().all()
+        or not 0 <= threshold <= 1
+    ):
+        given = f"{sizes[0]}, {sizes[1]}, {sizes[2]}, threshold {threshold}"
+        raise ValueError(
+            f"N boxes, finite scores, labels, and 0 <= threshold <= 1 are expected, given {given}"
+        )
     order = scores.argsort(descending=True, stable=True)  # (N,)
     kept = order[:0]  # (0,)
 

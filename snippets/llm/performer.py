@@ -142,9 +142,9 @@ def elu_features(dim: int) -> KernelFeatures:
 # --8<-- [start:linear]
 def with_ones(value: Tensor, like: Tensor) -> Tensor:
     """Values (B, H, S, E) and a 1 for each, (B, H, S, E + 1): the sum of the ones is the sum of weights."""
-    if value.ndim != 4 or value.shape[:3] != like.shape[:3]:
-        given = f"{tuple(value.shape)} for keys {tuple(like.shape)}"
-        raise ValueError(f"values (B, H, S, E) are expected, given {given}")
+    if value.ndim != 4 or value.shape[:3] != like.shape[:3] or not value.is_floating_point():
+        given = f"{value.dtype} {tuple(value.shape)} for keys {tuple(like.shape)}"
+        raise ValueError(f"float values (B, H, S, E) are expected, given {given}")
     ones = F.pad(value, (0, 1), value=1.0)  # (B, H, S, E + 1)
     return ones
 
