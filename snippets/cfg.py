@@ -273,15 +273,6 @@ def rescale(beyond: Tensor, told: Tensor, phi: float) -> Tensor:
     return shrunk
 
 
-def guide_across(told: Tensor, untold: Tensor, scale: float) -> Tensor:
-    """Adaptive projected guidance (Sadat et al. 2024) at its plainest: the part along told is left out."""
-    beyond = guide(told, untold, scale) - told  # (B, C, H, W) what guidance adds
-    dims = tuple(range(1, told.ndim))  # all but the batch
-    share = (beyond * told).sum(dims, keepdim=True) / told.square().sum(dims, keepdim=True)  # (B, 1, 1, 1)
-    prediction = told + beyond - share * told  # (B, C, H, W)
-    return prediction
-
-
 def dynamic_threshold(x0: Tensor, share: float = 0.9) -> Tensor:
     """Imagen's remedy: find the size that a share of the pixels keep, clip there, and divide by it."""
     if not 0 < share <= 1:
