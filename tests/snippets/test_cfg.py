@@ -11,14 +11,17 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from safetensors.torch import load_model
 from torch import nn
 
 from snippets import cfg, ddpm
 from snippets.data import scenes as scene_data
+from snippets.data.digits import digits
 from snippets.data.scenes import scenes
 from snippets.data.toy2d import Toy2D, toy2d
 from tests.formula import Matrix
 from tests.snippets.oracles import diffusers_unet, perturbed
+from theme.page.pages import ROOT
 
 LEVELS = [(0.999, 0.045), (0.8, 0.6), (0.1, 0.995)]  # signal, noise
 
@@ -690,6 +693,56 @@ def test_the_share_that_is_dropped_of_a_batch():
     whole = [(cfg.drop_condition(torch.ones(1).long(), null, 0.1, generator) == 0).double().mean() for _ in range(2000)]
     assert torch.stack(each).std().item() == pytest.approx(0.0375, rel=0.06)
     assert torch.stack(whole).std().item() == pytest.approx(0.3, rel=0.06)
+
+
+@pytest.fixture(scope="module")
+def trained() -> cfg.ConditionalUNet:
+    """The lab's network for digits."""
+    model = cfg.ConditionalUNet(cfg.ClassEncoder(10, dim=96), channels=1, widths=(24, 48))
+    load_model(model, ROOT / "docs/weights/CFG.safetensors")
+    return model.eval()
+
+
+@pytest.mark.claim("cfg-rescale-where")
+def test_rescale_shrinks_at_noisy_levels_and_hardly_in_the_last_steps(trained):
+    """The ratio of deviations at scale 8, along guided runs; five draws of ten digits."""
+    schedule, y = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.arange(10)
+
+    def ratios(seed):
+        found, generator = [], torch.Generator().manual_seed(seed)
+
+        def predict(xt, t):
+            told, untold = (trained(xt, t, c) for c in (y, torch.full_like(y, 10)))
+            beyond = cfg.guide(told, untold, 8.0)
+            found.append((told.std(dim=(1, 2, 3)) / beyond.std(dim=(1, 2, 3))).mean())
+            return ddpm.eps_from_x0(schedule, xt, t, cfg.rescale(beyond, told, 0.7))
+
+        ddpm.sample_ddim(predict, schedule, torch.randn(10, 1, 8, 8, generator=generator), 20, 0.0, generator)
+        return torch.stack(found)
+
+    found = torch.stack([ratios(seed) for seed in range(5)])
+    assert ((found[:, :6] > 0.2) & (found[:, :6] < 0.28)).all() and (found[:, -2:] > 0.93).all()
+    assert (found[:, :-1] < 1).all() and (found.mean(0).diff()[6:] > 0).all()
+
+
+@pytest.mark.claim("cfg-eta")
+def test_completions_differ_no_less_without_fresh_noise(trained):
+    """Deviation over five completions of a lower half, of four held-out digits; five draws, paired by their noise."""
+    pictures, labels = (part[:4] for part in digits(held_out=True))
+    schedule, known = ddpm.NoiseSchedule(ddpm.linear_beta()), (torch.arange(8) < 4)[:, None]
+    many, y = pictures.repeat(5, 1, 1, 1), labels.repeat(5)
+    keep = cfg.keep_pixels(many, known)
+    predict = cfg.with_x0(schedule, cfg.guided(trained, schedule, y, 1.0), keep)
+
+    def spread(eta, seed):
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(many.shape, generator=generator)
+        drawn = keep(ddpm.sample_ddim(predict, schedule, noise, 15, eta, generator))
+        return drawn.view(5, 4, 1, 8, 8).std(0)[..., 4:, :].mean().item()
+
+    quiet, noisy = ([spread(eta, seed) for seed in range(5)] for eta in (0.0, 1.0))
+    assert min(quiet) > 0.1
+    assert sum(quiet) > 0.95 * sum(noisy)
 
 
 # the programs
