@@ -35,7 +35,8 @@ def guided_by_diffusers(weights: dict[str, Tensor], labels: Tensor, scale: float
     scheduler.set_timesteps(50)
     empty, x = torch.full_like(labels, 10), noise  # (B,), (B, 1, 8, 8)
     for t in scheduler.timesteps:
-        told, untold = (unet(x, t, class_labels=y).sample for y in (labels, empty))  # (B, 1, 8, 8), (B, 1, 8, 8)
+        told = unet(x, t, class_labels=labels).sample  # (B, 1, 8, 8)
+        untold = unet(x, t, class_labels=empty).sample  # (B, 1, 8, 8)
         x0 = guider.forward(told, untold).pred  # (B, 1, 8, 8) guided
         x = scheduler.step(x0, t, x).prev_sample  # (B, 1, 8, 8)
     return x
