@@ -11,14 +11,17 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+from safetensors.torch import load_model
 from torch import nn
 
 from snippets import cfg, ddpm
 from snippets.data import scenes as scene_data
+from snippets.data.digits import digits
 from snippets.data.scenes import scenes
 from snippets.data.toy2d import Toy2D, toy2d
 from tests.formula import Matrix
 from tests.snippets.oracles import diffusers_unet, perturbed
+from theme.page.pages import ROOT
 
 LEVELS = [(0.999, 0.045), (0.8, 0.6), (0.1, 0.995)]  # signal, noise
 
@@ -381,6 +384,117 @@ def test_rescale_equals_diffusers_and_restores_the_deviation(agrees, formula):
     assert (cfg.rescale(told, eps, 0.3) - rescale_noise_cfg(eps, told, 0.3)).abs().max() > 0.1
 
 
+@pytest.mark.claim("cfg-apg")
+@pytest.mark.equation("cfg-across", of=None)
+def test_adaptive_projected_guidance_is_its_formula(formula):
+    """The library's, without the part along the conditional picture, its limit and its momentum; then its defaults."""
+    told, untold = torch.randn(2, 4, 3, 5, 6, dtype=torch.float64)
+    settings = {"eta": 0.0, "use_original_formulation": True, "adaptive_projected_guidance_rescale": 0.0}
+    found = diffusers.AdaptiveProjectedGuidance(guidance_scale=2.5, **settings).forward(told, untold).pred
+    names = {r"\tilde x": found.flatten(1), "x_y": told.flatten(1), r"x_\varnothing": untold.flatten(1), "s": 3.5}
+    names[r"\Delta"] = (told - untold).flatten(1)
+    products = {
+        r"\langle \Delta, x_y \rangle": ((told - untold) * told).sum((1, 2, 3))[:, None],
+        r"\langle x_y, x_y \rangle": told.square().sum((1, 2, 3))[:, None],
+    }
+    formula("cfg-across").holds(names | products, relations=2)
+    assert ((found - told) * told).sum((1, 2, 3)).abs().max() < 1e-10  # nothing along the conditional picture
+    assert (cfg.guide(told, untold, 3.5) - found).abs().max() > 0.1
+    default = diffusers.AdaptiveProjectedGuidance(guidance_scale=3.5)
+    assert default.eta == 1.0 and default.adaptive_projected_guidance_momentum is None
+    short = told[:, :, :1, :1], untold[:, :, :1, :1]  # the default limit on the length, 15, is not reached
+    torch.testing.assert_close(default.forward(*short).pred, cfg.guide(*short, 3.5))
+
+
+@pytest.mark.claim("cfg-plusplus")
+@pytest.mark.equation("cfg-plusplus", of=cfg.guide)
+def test_a_step_of_cfg_plus_plus_is_a_guided_step_at_another_scale(formula):
+    """The step written out; then the scale at which a guided DDIM step, linear in it, arrives at the same point."""
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    x, told, untold = torch.randn(3, 7, 3, 4, 6, dtype=torch.float64)
+    levels, strength = ddpm.ddim_levels(schedule, 50), 0.6
+    bar = lambda level: schedule.alpha_bar[level] if level >= 0 else torch.tensor(1.0, dtype=torch.float64)  # noqa: E731
+    scales = []
+    for level, lower in zip(levels[:-1], levels[1:], strict=True):
+        t, target = torch.full((7,), level), torch.full((7,), lower)
+        here, there = bar(level), bar(lower)
+        guided = untold + strength * (told - untold)
+        wanted = there.sqrt() * (x - (1 - here).sqrt() * guided) / here.sqrt() + (1 - there).sqrt() * untold
+        plain, more = (
+            ddpm.ddim_step(schedule, x, t, target, cfg.guide(told, untold, s), 0.0, torch.zeros_like(x))
+            for s in (0.0, 1.0)
+        )
+        found = (wanted - plain) / (more - plain)
+        torch.testing.assert_close(found, torch.full_like(found, found.mean().item()))
+        scales.append(found.mean().item())
+        if level == 499:
+            names = {"s_t": found.mean(), r"\lambda": strength, r"\bar\alpha_t": here}
+            noisy = {
+                r"\varsigma_t": (1 - here).sqrt() / here.sqrt(),
+                r"\varsigma_{t'}": (1 - there).sqrt() / there.sqrt(),
+            }
+            formula("cfg-plusplus").holds(names | noisy, relations=2)
+    assert scales[0] == pytest.approx(3.3, abs=0.05) and max(scales) == pytest.approx(6.4, abs=0.05)
+    assert scales[-1] == pytest.approx(strength) and scales.index(max(scales)) > 25
+    sigma = [((1 - bar(level)) / bar(level)).sqrt().item() for level in ddpm.ddim_levels(schedule, 25)]
+    half = [strength * a / (a - b) for a, b in zip(sigma[:-1], sigma[1:], strict=True)]
+    assert half[0] == pytest.approx(scales[0] / 2, rel=0.12) and max(half) == pytest.approx(max(scales) / 2, rel=0.06)
+    assert half[-1] == pytest.approx(strength)
+
+
+@pytest.mark.claim("cfg-by-hand")
+def test_the_worked_example():
+    """Each number of the page's table, by the printed functions."""
+    beta = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
+    schedule, one = ddpm.NoiseSchedule(beta), torch.tensor([1])
+    pair = lambda a, b: torch.tensor([a, b], dtype=torch.float64).view(1, 1, 1, 2)  # noqa: E731
+    x, told, untold = pair(0.5, 0), pair(0.9, -0.5), pair(0.3, -0.4)
+    near = lambda ours, a, b: torch.testing.assert_close(ours, pair(a, b), rtol=0, atol=6e-5)  # noqa: E731
+    near(schedule.signal[:2].view(1, 1, 1, 2), 0.9487, 0.8485)
+    near(schedule.noise[:2].view(1, 1, 1, 2), 0.3162, 0.5292)
+    beyond = cfg.guide(told, untold, 3.0)
+    near(told - untold, 0.6, -0.1)
+    near(beyond, 2.1, -0.7)
+    near(cfg.guide(told, untold, cfg.scale_from_w(2.0)), 2.1, -0.7)
+    eps = ddpm.eps_from_x0(schedule, x, one, beyond)
+    near(eps, -2.4226, 1.1225)
+    quiet = torch.zeros_like(x)
+    near(ddpm.ddim_step(schedule, x, one, one - 1, eps, 0.0, quiet), 1.2261, -0.3091)
+    clipped = cfg.with_x0(schedule, lambda xt, t: eps, lambda x0: x0.clamp(-1, 1))(x, one)
+    near(clipped, -0.6587, 1.1225)
+    near(ddpm.ddim_step(schedule, x, one, one - 1, clipped, 0.0, quiet), 0.7404, -0.3091)
+    assert told.std().item() == pytest.approx(0.9899, abs=6e-5)
+    assert beyond.std().item() == pytest.approx(1.9799, abs=6e-5)
+    near(cfg.rescale(beyond, told, 0.7), 1.3650, -0.4550)
+    near(cfg.dynamic_threshold(beyond, 1.0), 1, -0.3333)
+
+
+@pytest.mark.claim("cfg-what-is-guided")
+def test_what_is_guided_makes_no_difference_unless_the_halves_are_changed_first(batch):
+    x, t, _ = batch
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    told, untold = 1.5 * torch.randn(2, *x.shape, dtype=torch.float64)  # clean pictures
+    in_noise = lambda a, b, combine: combine(*(ddpm.eps_from_x0(schedule, x, t, one) for one in (a, b)))  # noqa: E731
+    in_pictures = lambda a, b, combine: ddpm.eps_from_x0(schedule, x, t, combine(a, b))  # noqa: E731
+    plain = lambda a, b: cfg.guide(a, b, 3.0)  # noqa: E731
+    torch.testing.assert_close(in_noise(told, untold, plain), in_pictures(told, untold, plain))
+    after = in_pictures(told, untold, lambda a, b: plain(a, b).clamp(-1, 1))
+    before = in_pictures(told.clamp(-1, 1), untold.clamp(-1, 1), plain)
+    assert (after - before).abs().max() > 0.1
+    rescaled = lambda a, b: cfg.rescale(plain(a, b), a, 0.7)  # noqa: E731
+    assert (in_noise(told, untold, rescaled) - in_pictures(told, untold, rescaled)).abs().max() > 0.1
+
+
+@pytest.mark.claim("cfg-fault-mask")
+def test_with_the_mask_the_wrong_way_round_the_hole_is_filled_perfectly(batch):
+    """What the page says of that fault: the hole is the real picture, and only the pixels around it tell."""
+    x, _, _ = batch
+    pictures, known = torch.rand_like(x) * 2 - 1, torch.rand(8, 12) < 0.5
+    exchanged = cfg.keep_pixels(pictures, ~known)(x.clamp(-1, 1))
+    assert torch.equal(exchanged[..., ~known], pictures[..., ~known])
+    assert (exchanged - pictures)[..., known].abs().max() > 0.1
+
+
 @pytest.mark.equation("cfg-threshold", of=cfg.dynamic_threshold)
 def test_dynamic_threshold_equals_diffusers(agrees, formula):
     theirs = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=0.8, sample_max_value=1e6)
@@ -498,6 +612,139 @@ def test_restoring_leaves_an_independent_coordinate_as_it_was(known_first):
     assert out[:, free].std() == pytest.approx(0.15, rel=0.06)
 
 
+def resampled(predict, schedule, known: float, x: torch.Tensor, times: int, generator) -> torch.Tensor:
+    """RePaint (Lugmayr et al. 2022, Algorithm 1): 50 steps of DDIM at eta = 1, each taken `times` times."""
+    levels = ddpm.ddim_levels(schedule, 50)
+    for level, lower in zip(levels[:-1], levels[1:], strict=True):
+        t, target, here = torch.full((len(x),), level), torch.full((len(x),), lower), schedule.alpha_bar[level]
+        there = schedule.alpha_bar[lower] if lower >= 0 else torch.ones_like(here)
+        for turn in range(times):
+            fresh = torch.randn(3, *x.shape, generator=generator, dtype=torch.float64)
+            below = ddpm.ddim_step(schedule, x, t, target, predict(x, t), 1.0, fresh[0])
+            below[:, 0] = there.sqrt() * known + (1 - there).sqrt() * fresh[1][:, 0]
+            if turn < times - 1:
+                x = (here / there).sqrt() * below + (1 - here / there).sqrt() * fresh[2]
+        x = below
+    return x
+
+
+def followed(predict, schedule, known: float, x: torch.Tensor, generator) -> torch.Tensor:
+    """DPS (Chung et al. 2023, Algorithm 1): 200 steps of DDIM at eta = 1, less 0.3 times the gradient of the error."""
+    levels = ddpm.ddim_levels(schedule, 200)
+    for level, lower in zip(levels[:-1], levels[1:], strict=True):
+        t, target = torch.full((len(x),), level), torch.full((len(x),), lower)
+        x = x.detach().requires_grad_()
+        eps = predict(x, t)
+        error = (known - ddpm.x0_from_eps(schedule, x, t, eps)[:, 0]).square().sum()
+        slope = torch.autograd.grad(error, x)[0]
+        fresh = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        x = ddpm.ddim_step(schedule, x, t, target, eps, 1.0, fresh).detach() - 0.3 * slope
+    return x
+
+
+@pytest.mark.claim("cfg-repaint-dps")
+def test_repaint_and_dps_do_not_draw_the_conditional_density_either():
+    """The lab's toy of which the first coordinate is known; three draws of 1,500 points."""
+    toy, schedule, known = toy2d(), ddpm.NoiseSchedule(ddpm.linear_beta()), 0.25
+    toy = Toy2D(toy.weights, toy.means / 3, toy.deviations / 3)
+    line = torch.linspace(-1, 1, 4001, dtype=torch.float64)
+    p = toy.log_density(torch.stack([torch.full_like(line, known), line], dim=1), 1.0, 0.0).exp()
+    exact = (p[line > 0.1].sum() / p.sum()).item()
+
+    def predict(x, t):
+        signal, noise = float(schedule.signal[t[0]]), float(schedule.noise[t[0]])
+        return toy.eps(x[:, :, 0, 0], signal, noise)[:, :, None, None]
+
+    once, often, dps = [], [], []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(1500, 2, 1, 1, generator=generator, dtype=torch.float64)
+        for times, shares in ((1, once), (10, often)):
+            points = resampled(predict, schedule, known, start, times, generator)
+            assert (points[:, 0] == known).all()
+            shares.append((points[:, 1] > 0.1).double().mean().item())
+        points = followed(predict, schedule, known, start, generator)
+        dps.append((points[:, 1] > 0.1).double().mean().item())
+        assert 0.003 < (points[:, 0] - known).abs().mean() < 0.05  # "off by a little"
+    error = (exact * (1 - exact) / 1500) ** 0.5
+    assert min(once + often + dps) > exact + 3 * error
+    assert min(often) > max(once)
+
+
+@pytest.mark.claim("cfg-fault-drop")
+def test_a_row_that_was_never_told_does_not_learn():
+    """The empty condition's row of the table gets no gradient where nothing is dropped, so it stays as it began."""
+    torch.manual_seed(0)
+    model = cfg.ConditionalUNet(cfg.ClassEncoder(3, dim=32), channels=1, widths=(8, 16))
+    schedule, x0, y = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.rand(40, 1, 4, 8) * 2 - 1, torch.arange(40) % 3
+    moved = {}
+    for drop in (0.0, 0.5):
+        model.zero_grad()
+        cfg.guided_loss(model, schedule, x0, y, drop, torch.Generator().manual_seed(0)).backward()
+        moved[drop] = model.encoder.embedding.weight.grad.abs().amax(dim=1)
+    assert moved[0.0][3] == 0 and (moved[0.0][:3] > 0).all() and (moved[0.5] > 0).all()
+
+
+@pytest.mark.claim("cfg-fault-batch")
+def test_the_share_that_is_dropped_of_a_batch():
+    """Its deviation: 0.3 with one draw for all of a batch, 0.04 with one for each of 64."""
+    generator, null = torch.Generator().manual_seed(0), torch.tensor(0)
+    each = [(cfg.drop_condition(torch.ones(64).long(), null, 0.1, generator) == 0).double().mean() for _ in range(2000)]
+    whole = [(cfg.drop_condition(torch.ones(1).long(), null, 0.1, generator) == 0).double().mean() for _ in range(2000)]
+    assert torch.stack(each).std().item() == pytest.approx(0.0375, rel=0.06)
+    assert torch.stack(whole).std().item() == pytest.approx(0.3, rel=0.06)
+
+
+@pytest.fixture(scope="module")
+def trained() -> cfg.ConditionalUNet:
+    """The lab's network for digits."""
+    model = cfg.ConditionalUNet(cfg.ClassEncoder(10, dim=96), channels=1, widths=(24, 48))
+    load_model(model, ROOT / "docs/weights/CFG.safetensors")
+    return model.eval()
+
+
+@pytest.mark.claim("cfg-rescale-where")
+def test_rescale_shrinks_at_noisy_levels_and_hardly_in_the_last_steps(trained):
+    """The ratio of deviations at scale 8, along guided runs; five draws of ten digits."""
+    schedule, y = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.arange(10)
+
+    def ratios(seed):
+        found, generator = [], torch.Generator().manual_seed(seed)
+
+        def predict(xt, t):
+            told, untold = (trained(xt, t, c) for c in (y, torch.full_like(y, 10)))
+            beyond = cfg.guide(told, untold, 8.0)
+            found.append((told.std(dim=(1, 2, 3)) / beyond.std(dim=(1, 2, 3))).mean())
+            return ddpm.eps_from_x0(schedule, xt, t, cfg.rescale(beyond, told, 0.7))
+
+        ddpm.sample_ddim(predict, schedule, torch.randn(10, 1, 8, 8, generator=generator), 20, 0.0, generator)
+        return torch.stack(found)
+
+    found = torch.stack([ratios(seed) for seed in range(5)])
+    assert ((found[:, :6] > 0.2) & (found[:, :6] < 0.28)).all() and (found[:, -2:] > 0.93).all()
+    assert (found[:, :-1] < 1).all() and (found.mean(0).diff()[6:] > 0).all()
+
+
+@pytest.mark.claim("cfg-eta")
+def test_completions_differ_no_less_without_fresh_noise(trained):
+    """Deviation over five completions of a lower half, of four held-out digits; five draws, paired by their noise."""
+    pictures, labels = (part[:4] for part in digits(held_out=True))
+    schedule, known = ddpm.NoiseSchedule(ddpm.linear_beta()), (torch.arange(8) < 4)[:, None]
+    many, y = pictures.repeat(5, 1, 1, 1), labels.repeat(5)
+    keep = cfg.keep_pixels(many, known)
+    predict = cfg.with_x0(schedule, cfg.guided(trained, schedule, y, 1.0), keep)
+
+    def spread(eta, seed):
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(many.shape, generator=generator)
+        drawn = keep(ddpm.sample_ddim(predict, schedule, noise, 15, eta, generator))
+        return drawn.view(5, 4, 1, 8, 8).std(0)[..., 4:, :].mean().item()
+
+    quiet, noisy = ([spread(eta, seed) for seed in range(5)] for eta in (0.0, 1.0))
+    assert min(quiet) > 0.1
+    assert sum(quiet) > 0.95 * sum(noisy)
+
+
 # the programs
 
 
@@ -613,6 +860,7 @@ def test_guidance_formulas_are_told_apart():
     )
 
 
+@pytest.mark.claim("cfg-pipelines")
 def test_library_four_families_of_pipelines_take_w():
     """Of all pipelines with such a formula in their own source, the others take s."""
     pipelines, taking = Path(diffusers.__file__).parent / "pipelines", {"s": set(), "w": set()}
@@ -624,6 +872,7 @@ def test_library_four_families_of_pipelines_take_w():
     assert {path for path in taking["s"] if path.startswith("cosmos/")} == {"cosmos/pipeline_cosmos3_omni.py"}
 
 
+@pytest.mark.claim("cfg-switched-off")
 @pytest.mark.parametrize(
     "name, off",
     [
@@ -643,21 +892,27 @@ def test_library_pipelines_switch_guidance_off(name, off):
     assert compared.comparators[0].value == off
 
 
+@pytest.mark.claim("cfg-flux")
 def test_library_flux_hands_the_scale_to_the_network():
     source = inspect.getsource(diffusers.FluxPipeline.__call__)
     assert "guidance = torch.full([1], guidance_scale" in source and "guidance=guidance" in source
 
 
-def test_library_empty_conditions_of_stable_diffusion():
-    """The first one reads an empty caption and puts it first; the large one takes zeros unless told otherwise."""
+@pytest.mark.claim("cfg-order")
+def test_library_stable_diffusion_puts_an_empty_caption_first():
     source = inspect.getsource(diffusers.StableDiffusionPipeline)
     assert 'uncond_tokens = [""] * batch_size' in source
     assert "prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])" in source
+
+
+@pytest.mark.claim("cfg-zeros")
+def test_library_sdxl_takes_zeros_unless_told_otherwise():
     large = diffusers.StableDiffusionXLPipeline
     assert inspect.signature(large.__init__).parameters["force_zeros_for_empty_prompt"].default is True
     assert "negative_prompt_embeds = torch.zeros_like(prompt_embeds)" in inspect.getsource(large.encode_prompt)
 
 
+@pytest.mark.claim("cfg-threshold-default")
 def test_library_thresholding_at_its_default_is_clipping():
     x0 = 2 * torch.randn(3, 1, 8, 8)
     plain, wide = (DDIMScheduler(thresholding=True, **limit) for limit in ({}, {"sample_max_value": 100.0}))
@@ -665,9 +920,37 @@ def test_library_thresholding_at_its_default_is_clipping():
     assert (wide._threshold_sample(x0) - x0.clamp(-1, 1)).abs().max() > 0.1
 
 
+@pytest.mark.claim("cfg-rescale-noise")
+def test_library_rescales_whatever_the_network_predicts():
+    """Stable Diffusion's network predicts noise, or the velocity: the pipeline does not ask which."""
+    source = inspect.getsource(diffusers.StableDiffusionPipeline.__call__)
+    (line,) = (line for line in source.splitlines() if "rescale_noise_cfg(" in line)
+    assert line.strip().startswith("noise_pred = rescale_noise_cfg(noise_pred, noise_pred_text,")
+    assert "prediction_type" not in source
+
+
+@pytest.mark.claim("cfg-defaults")
+@pytest.mark.parametrize(
+    "name, scale",
+    [
+        ("DiTPipeline", 4.0),
+        ("StableDiffusionPipeline", 7.5),
+        ("StableDiffusionXLPipeline", 5.0),
+        ("StableDiffusion3Pipeline", 7.0),
+        ("PixArtSigmaPipeline", 4.5),
+        ("SanaPipeline", 4.5),
+        ("Kandinsky3Pipeline", 3.0),
+        ("FluxPipeline", 3.5),
+    ],
+)
+def test_library_default_scales(name, scale):
+    assert inspect.signature(getattr(diffusers, name).__call__).parameters["guidance_scale"].default == scale
+
+
 # what the page says about steps of guidance and about its captions
 
 
+@pytest.mark.claim("cfg-toy-step")
 def test_a_guided_step_leaves_the_tilted_densities():
     """From exact points of the tilted density of level 400, DDIM one level at a time, at scale 4."""
     toy, schedule, scale, generator = toy2d(), ddpm.NoiseSchedule(ddpm.linear_beta()), 4.0, torch.Generator()
@@ -693,6 +976,7 @@ def test_a_guided_step_leaves_the_tilted_densities():
     assert ((drawn.mean(0) - others).norm(dim=1) > (mean - others).norm(dim=1)).all()  # too far out
 
 
+@pytest.mark.claim("cfg-captions-seen")
 def test_a_third_of_the_labs_captions_occur_in_training(monkeypatch):
     """All with one shape, none with three, and none with the same picture."""
     monkeypatch.setattr(scene_data, "draw_scene", list)  # shapes alone: pictures take long
