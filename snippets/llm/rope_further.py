@@ -1,19 +1,22 @@
-"""Beyond turning by one position: layers without positions (NoPE, Kazemnejad et al. 2023, arXiv 2305.19466), the base
-that a length asks for (Men et al. 2024, 2405.14591), a factor for each pair (LongRoPE, Ding et al. 2024, 2402.13753)
-and positions in the plane.
+"""Beyond turning by one position: layers without positions (NoPE, Kazemnejad et al. 2023, arXiv 2305.19466),
+the base that a length asks for (Men et al. 2024, 2405.14591), a factor for each pair (LongRoPE, Ding et al.
+2024, 2402.13753), and positions in the plane.
 
 Shapes: B batch, H heads, T positions, D features of a head, P turning pairs of features, W width.
 """
 
 import math
+
+# --8<-- [start:imports]
 from collections.abc import Callable
 
+# --8<-- [end:imports]
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
-from snippets.llm.rope import angles, check_stretch, inverse_frequencies, mean_cosine
+from snippets.llm.rope import angles, check_stretch, mean_cosine
 
 
 # --8<-- [start:nope]
@@ -86,3 +89,31 @@ def search_factors(loss: Callable, start: Tensor, rounds: int, largest: float) -
 
 
 # --8<-- [end:longrope]
+
+
+# --8<-- [start:reach]
+def reach(theta: Tensor, most: int) -> int:
+    """The first distance up to `most` at which a key equal to the query scores below 0 on average, or `most`.
+
+    Men et al. (2024): up to there, keys that are like the query score higher than keys that are not.
+    """
+    if most < 1:
+        raise ValueError(f"most >= 1 is expected, given {most}")
+    score = mean_cosine(torch.arange(most + 1), theta)  # (_,)
+    below = (score < 0).nonzero()  # (_, 1)
+    return int(below[0]) if len(below) else most
+
+
+# --8<-- [end:reach]
+
+
+# --8<-- [start:plane]
+def plane_angles(places: Tensor, theta: Tensor) -> Tensor:
+    """Angles (T, 2 * P) of places (T, 2), row and column: half of the pairs turn by each, with theta (P,)."""
+    if places.ndim != 2 or places.shape[1] != 2:
+        raise ValueError(f"places (T, 2) are expected, given {tuple(places.shape)}")
+    angle = torch.cat([angles(places[:, 0], theta), angles(places[:, 1], theta)], dim=1)  # (T, 2 * P)
+    return angle
+
+
+# --8<-- [end:plane]

@@ -915,24 +915,6 @@ def test_library_longrope_has_two_lists_of_factors(tmp_path):
         rope.load_rope(tmp_path, 64)
 
 
-@pytest.mark.claim("rope-two-d")
-def test_rows_and_columns_turn_pairs_of_their_own():
-    """Scores at equal differences are equal, wherever; another row or another column changes them."""
-    query, key = torch.randn(2, 1, 1, 1, 20, dtype=torch.float64)
-
-    def score(query_place, key_place):
-        turned = []
-        for x, place in ((query, query_place), (key, key_place)):
-            angle = [rope.angles(torch.tensor([at]), rope.inverse_frequencies(10)) for at in place]
-            parts = zip(x.chunk(2, dim=-1), angle, strict=True)
-            turned.append(torch.cat([rope.rotate_halves(part, by) for part, by in parts], dim=-1))
-        return (turned[0] * turned[1]).sum().item()
-
-    near = score((3, 5), (1, 4))
-    assert score((103, 65), (101, 64)) == pytest.approx(near, abs=1e-10)
-    assert abs(score((4, 5), (1, 4)) - near) > 1e-3 and abs(score((3, 6), (1, 4)) - near) > 1e-3
-
-
 # what the page says of faults
 
 
