@@ -1,16 +1,20 @@
 """NoPE layers, the reach of a base, a factor for each pair, places in the plane: equations and transformers."""
 
 import math
+import re
 
 import pytest
 import torch
-from transformers import LlamaConfig, modeling_rope_utils
+from transformers import LlamaConfig, Phi3Config, modeling_rope_utils
 from transformers.models.llama4.configuration_llama4 import Llama4TextConfig
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLVisionRotaryEmbedding, apply_rotary_pos_emb_vision
 
 from snippets.llm import rope
 from snippets.llm import rope_further as further
+from theme.page.pages import ROOT
+
+PAGE = (ROOT / "docs/posts/LLM/ROPE.md").read_text(encoding="utf-8")
 
 # layers without positions
 
@@ -173,6 +177,66 @@ def test_library_qwen_turns_pictures_so(agrees):
     near = score((3, 5), (1, 4))
     assert score((103, 65), (101, 64)) == pytest.approx(near, abs=1e-9)
     assert abs(score((4, 5), (1, 4)) - near) > 1e-4 and abs(score((3, 6), (1, 4)) - near) > 1e-4
+
+
+# the page's tables
+
+
+@pytest.mark.claim("rope-full-size")
+def test_the_settings_of_the_table():
+    """The distances, from head and base; transformers' defaults for Llama and Phi-3 have the heads of the table."""
+    cells = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| first negative")]
+    distances = [int(re.sub(r"\D", "", cell)) for cell in cells[0][1:]]
+    models = ((32, 1e4), (128, 1e4), (128, 5e5), (128, 1e6), (96, 1e4))
+    assert distances == [further.reach(rope.inverse_frequencies(dim, base), 200_000) for dim, base in models]
+    for config, dim in ((LlamaConfig(), 128), (Phi3Config(), 96)):
+        assert config.hidden_size // config.num_attention_heads == dim
+        assert config.rope_parameters["rope_theta"] == 10_000
+
+
+@pytest.mark.claim("rope-by-hand")
+def test_the_numbers_of_the_worked_example():
+    """Each is computed by the page's code, and stands in its row to four digits."""
+    query, key = (torch.tensor(x, dtype=torch.float64).view(1, 1, 1, 4) for x in ([1, 0, 2, 0], [1, 0, 1, 0]))
+    theta = rope.inverse_frequencies(4, 100.0)
+
+    def turned(x, at, by=theta):
+        return rope.rotate_pairs(x, rope.angles(torch.tensor([at]), by)).flatten()
+
+    def score(by=theta):
+        return (turned(query, 3, by) @ turned(key, 1, by)).item()
+
+    halves = rope.rotate_halves(query[..., rope.halves_order(4)], rope.angles(torch.tensor([3]), theta)).flatten()
+    weights = rope.Alibi(2)(*torch.zeros(2, 1, 2, 3, 4), torch.eye(3).expand(1, 2, 3, 3))[0, :, 2]
+    alibi = (weights[:, 0] / weights[:, 2]).log()
+    turns = 20 * theta / (2 * math.pi)
+    parts = rope.by_parts(theta, 4.0, 20, 1.0, 4.0)
+    ntk = rope.ntk_aware(4, 4.0, 100.0)
+    products = turned(query, 3) * turned(key, 1)
+    apart = [(turned(query, 2) * turned(key, 0))[i : i + 2].sum() for i in (0, 2)]
+    rows = {
+        "the frequencies": theta[1:],
+        "the query, turned": turned(query, 3),
+        "the key, turned": turned(key, 1),
+        "their score": [*products.abs(), score()],
+        "the same from the distance 2": [*map(abs, apart), sum(apart)],
+        "in halves": halves,
+        "the mean cosine": rope.mean_cosine(torch.tensor([2]), theta),
+        "interpolation": [*rope.linear(theta, 4.0), score(rope.linear(theta, 4.0))],
+        "NTK-aware": [ntk[1], score(ntk)],
+        "turns within": turns,
+        "by parts": [(parts[0] / theta[0] - 0.25) / 0.75, *parts],
+        "YaRN's growth": [rope.yarn_magnitude(4.0), rope.yarn_magnitude(4.0) ** 2],
+        "LongRoPE's": [further.longrope_magnitude(4.0, 20)],
+        "ALiBi's": alibi,
+    }
+    section = re.search(r"^## By hand\n(.*?)^## ", PAGE, re.M | re.S)[1]
+    table = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
+    assert len(table) == len(rows) + 2  # with head and rule
+    for name, values in rows.items():
+        (line,) = (line for step, line in table.items() if step.startswith(name))
+        for value in values:
+            assert f"{float(value):.4f}" in line, (name, float(value))
 
 
 # wrong input
