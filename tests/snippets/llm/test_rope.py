@@ -959,7 +959,7 @@ def test_ramps_begin_and_end_where_the_figure_shows(results):
         ratio = ladder / slower
         assert (ratio[wave < 0.95 * begins] - 1).abs().max() < 1e-12 and (ratio[wave > 1.2 * begins] > 1).all()
         assert (ratio[wave > 1.2 * 4096] - 8).abs().max() < 1e-9 and (ratio[wave < 0.8 * 4096] < 8).all()
-    assert (library >= paper - 1e-15).all()  # "the library's more slowly"
+    assert (library > paper)[(wave > 140) & (wave < 4096)].all()  # "the library's soon more slowly"
     bands = results("LLM/ROPE")["bands"]
     assert bands["untouched_paper"] == bands["untouched_library"] == (paper == ladder).sum() > 0
     assert bands["apart"] == pytest.approx((library / paper).max().item())
