@@ -142,11 +142,11 @@ def test_scores_in_the_plane_know_two_differences(formula):
         return rope.rotate_halves(x.view(1, 1, 1, 10), rope.angles(torch.tensor([by]), theta)).flatten()
 
     names = {
-        r"R_{r,c} q": turned(query, 9, 4),
-        r"R_{r',c'} k": turned(key, 3, 6),
-        r"R_{r-r'} q^{\text{row}}": alone(query[row], 6),
+        r"R_{u,w} q": turned(query, 9, 4),
+        r"R_{u',w'} k": turned(key, 3, 6),
+        r"R_{u-u'} q^{\text{row}}": alone(query[row], 6),
         r"k^{\text{row}}": key[row],
-        r"R_{c-c'} q^{\text{col}}": alone(query[column], -2),
+        r"R_{w-w'} q^{\text{col}}": alone(query[column], -2),
         r"k^{\text{col}}": key[column],
     }
     formula("rope-plane").holds(names)
