@@ -3,7 +3,9 @@
 import math
 
 import pytest
+import torch
 
+from snippets.llm.rope import Alibi, inverse_frequencies, yarn
 from tests.labs.spread import greater, paired, seeds, tie
 from theme.page.pages import ROOT
 from theme.page.results import load
