@@ -367,12 +367,14 @@ class Decoder(nn.Module):
 
 
 # --8<-- [start:train]
-def train(model: nn.Module, codes: Tensor, num_steps: int, length: int = 128, rate: float = 2e-3):
+def train(
+    model: nn.Module, codes: Tensor, num_steps: int, length: int = 128, rate: float = 2e-3, seed: int = 0
+):
     """Train on random windows of `length` of codes (N,); returns the model in `eval` mode."""
     if num_steps < 1 or len(codes) <= length:
         given = f"{num_steps} steps, {len(codes)} codes"
         raise ValueError(f"num_steps >= 1 and more than {length} codes are expected, given {given}")
-    generator = torch.Generator(codes.device).manual_seed(0)  # the same windows for each model
+    generator = torch.Generator(codes.device).manual_seed(seed)  # the same windows for each model
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=num_steps + 1, pct_start=0.1)
     offsets = torch.arange(length + 1, device=codes.device)  # (T + 1,)

@@ -610,14 +610,15 @@ def test_initial_loss_is_that_of_chance():
 def test_training_learns_and_repeats():
     codes = torch.arange(40).repeat(30)
 
-    def trained(steps):
+    def trained(steps, seed=0):
         torch.manual_seed(1)
-        return rope.train(rope.Decoder(positions(12)["rope"], 12, 2), codes, steps, length=11, rate=5e-3)
+        return rope.train(rope.Decoder(positions(12)["rope"], 12, 2), codes, steps, length=11, rate=5e-3, seed=seed)
 
     passage = rope.passages(codes, count=3, length=22)
     losses = [rope.loss_by_position(trained(steps), passage, 11).mean() for steps in (2, 40, 40)]
     assert losses[1] < 0.8 * losses[0] and losses[1] == losses[2]
     assert not trained(2).training
+    assert (trained(2, seed=1).head.weight - trained(2).head.weight).abs().max() > 1e-5  # other windows
 
 
 def test_passages_are_spread_and_cut_without_loss():
@@ -720,6 +721,7 @@ def test_llama_1_names_its_length_otherwise(tmp_path):
         rope.stretched(shape | {"rope_scaling": {"type": "dynamic", "factor": 2.0}})
 
 
+@pytest.mark.claim("rope-models")
 @pytest.mark.parametrize("kind", rope.FULL)
 def test_library_kinds_of_models_that_turn_all_of_a_head(kind, tmp_path, double):
     """What load_rope accepts by name has Llama's frequencies in transformers, of heads of its own size too."""
@@ -915,22 +917,72 @@ def test_library_longrope_has_two_lists_of_factors(tmp_path):
         rope.load_rope(tmp_path, 64)
 
 
-@pytest.mark.claim("rope-two-d")
-def test_rows_and_columns_turn_pairs_of_their_own():
-    """Scores at equal differences are equal, wherever; another row or another column changes them."""
-    query, key = torch.randn(2, 1, 1, 1, 20, dtype=torch.float64)
+@pytest.mark.claim("rope-unrelated")
+def test_unrelated_scores_are_as_large_far_away():
+    """The mean square of scores of independent queries and keys of 32 features is 32 at any distance."""
+    query, key = torch.randn(2, 1, 40_000, 1, 32, dtype=torch.float64)
+    for distance in (0, 1, 30, 1000):
+        turned = rope.rotate_halves(query, rope.angles(torch.tensor([distance]), rope.inverse_frequencies(32)))
+        assert (turned * key).sum(dim=-1).pow(2).mean().item() == pytest.approx(32, rel=0.05)
 
-    def score(query_place, key_place):
-        turned = []
-        for x, place in ((query, query_place), (key, key_place)):
-            angle = [rope.angles(torch.tensor([at]), rope.inverse_frequencies(10)) for at in place]
-            parts = zip(x.chunk(2, dim=-1), angle, strict=True)
-            turned.append(torch.cat([rope.rotate_halves(part, by) for part, by in parts], dim=-1))
-        return (turned[0] * turned[1]).sum().item()
 
-    near = score((3, 5), (1, 4))
-    assert score((103, 65), (101, 64)) == pytest.approx(near, abs=1e-10)
-    assert abs(score((4, 5), (1, 4)) - near) > 1e-3 and abs(score((3, 6), (1, 4)) - near) > 1e-3
+@pytest.mark.claim("rope-dynamic-factor")
+def test_library_factor_makes_dynamic_scaling_steeper(double):
+    """With factor 2 and twice the trained length it stretches by 3, where the papers stretch by 2."""
+    shape = {"hidden_size": 3 * DIM, "num_attention_heads": 3, "max_position_embeddings": TRAINED}
+    parameters = {"rope_type": "dynamic", "rope_theta": 5000.0, "factor": 2.0}
+    theirs = LlamaRotaryEmbedding(LlamaConfig(**shape, rope_parameters=parameters))
+    theirs(torch.zeros(1, dtype=torch.float64), torch.arange(2 * TRAINED)[None])
+    torch.testing.assert_close(rope.ntk_aware(DIM, 3.0, 5000.0), theirs.inv_freq, rtol=1e-12, atol=0)
+    assert (rope.dynamic_ntk(DIM, 2 * TRAINED, TRAINED, 1.0, 5000.0) / theirs.inv_freq - 1).abs().max() > 0.1
+
+
+@pytest.mark.claim("rope-llama3")
+def test_library_llama_3_is_by_parts(double):
+    """The settings of Llama 3.1 8B: heads of 128 features, base 500,000, 8,192 positions, factor 8."""
+    names = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    parameters = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0} | names
+    shape = {"hidden_size": 256, "num_attention_heads": 2, "max_position_embeddings": 131_072}
+    theirs = LlamaRotaryEmbedding(LlamaConfig(**shape, rope_parameters=parameters)).inv_freq
+    theta = rope.inverse_frequencies(128, 500_000.0)
+    torch.testing.assert_close(rope.by_parts(theta, 8.0, 8192, 1.0, 4.0), theirs, rtol=1e-12, atol=0)
+    assert (rope.by_parts(theta, 8.0, 8192, 1.0, 32.0) / theirs - 1).abs().max() > 0.1
+
+
+@pytest.mark.claim("rope-bands")
+def test_ramps_begin_and_end_where_the_figure_shows(results):
+    """128 features, trained on 4,096 positions, stretched by 8; pairs by wavelength."""
+    ladder = rope.inverse_frequencies(128)
+    wave = 2 * math.pi / ladder
+    paper, llama = rope.by_parts(ladder, 8.0, 4096, 1.0, 32.0), rope.by_parts(ladder, 8.0, 4096, 1.0, 4.0)
+    library = rope.yarn(128, 8.0, 4096)
+    for slower, begins in ((paper, 128), (library, 128), (llama, 1024)):
+        ratio = ladder / slower
+        assert (ratio[wave < 0.95 * begins] - 1).abs().max() < 1e-12 and (ratio[wave > 1.2 * begins] > 1).all()
+        assert (ratio[wave > 1.2 * 4096] - 8).abs().max() < 1e-9 and (ratio[wave < 0.8 * 4096] < 8).all()
+    assert (library > paper)[(wave > 140) & (wave < 4096)].all()  # "the library's soon more slowly"
+    bands = results("LLM/ROPE")["bands"]
+    assert bands["untouched_paper"] == bands["untouched_library"] == (paper == ladder).sum() > 0
+    assert bands["apart"] == pytest.approx((library / paper).max().item())
+
+
+@pytest.mark.claim("rope-bfloat16")
+def test_cast_frequencies_are_refused():
+    attend = rope.Rope(rope.inverse_frequencies(10)).bfloat16()
+    assert attend.theta.dtype == torch.bfloat16  # cast along with the weights
+    with pytest.raises(ValueError, match="theta is expected to stay in float64"):
+        attend(*torch.zeros(3, 2, 3, 7, 10, dtype=torch.bfloat16))
+
+
+@pytest.mark.claim("rope-attention-factor")
+def test_library_attention_factor_stands_for_the_root():
+    """Cosines grow by it as it is given, so scores by its square."""
+    shape = {"hidden_size": 3 * DIM, "num_attention_heads": 3, "max_position_embeddings": 4096}
+    parameters = {"rope_type": "yarn", "rope_theta": 5000.0, "attention_factor": 1.25} | YARN
+    theirs = LlamaRotaryEmbedding(LlamaConfig(**shape, rope_parameters=parameters))
+    cos, _ = theirs(torch.zeros(1), torch.arange(1)[None])
+    assert theirs.attention_scaling == 1.25 and cos.unique().tolist() == [1.25]
+    assert rope.yarn_magnitude(8.0) != 1.25
 
 
 # what the page says of faults
