@@ -752,3 +752,68 @@ def test_wrong_input_is_refused(name):
     call, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# what the page works out by hand, and says of faults
+
+
+@pytest.mark.claim("decoding-by-hand")
+def test_the_example_by_hand():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    p = decoding.Sampling().probabilities(logits)
+    expected = {
+        decoding.Sampling(): [0.6439, 0.2369, 0.0871, 0.0321],
+        decoding.Sampling(0.5): [0.8650, 0.1171, 0.0158, 0.0021],
+        decoding.Sampling(2.0): [0.4551, 0.2760, 0.1674, 0.1015],
+        decoding.Sampling(top_k=2): [0.7311, 0.2689, 0.0, 0.0],
+    }
+    for sampling, row in expected.items():
+        torch.testing.assert_close(sampling.probabilities(logits)[0], torch.tensor(row), rtol=0, atol=5.1e-5)
+    assert p[0, :2].sum().item() == pytest.approx(0.8808, abs=1e-4)
+    assert p[0, :3].sum().item() == pytest.approx(0.9679, abs=1e-4)
+    assert decoding.keep_top_p(logits, 0.9).isfinite().sum() == 3
+    assert 0.2 * p[0, 0].item() == pytest.approx(0.1288, abs=5.1e-5)
+    assert decoding.keep_min_p(logits, 0.2).isfinite().sum() == 2
+    target, draft = p.repeat(3, 1).double(), torch.tensor([[0.4, 0.4, 0.1, 0.1]]).double()
+    assert (p[0, 1] / 0.4).item() == pytest.approx(0.5922, abs=2e-4)
+    rate = torch.minimum(target[0], draft[0]).sum().item()
+    assert rate == pytest.approx(0.7561, abs=1e-4) and 0.4 + 1 - rate == pytest.approx(0.6439, abs=1e-4)
+    assert 1 + rate + rate**2 == pytest.approx(2.3278, abs=2e-4)
+    found = [decoding.accept(target[:2], draft, torch.tensor([1])).tolist() for _ in range(1500)]
+    stayed = sum(len(tokens) == 2 for tokens in found) / 1500
+    assert abs(stayed - 0.5922) < 4 * math.sqrt(0.5922 * 0.4078 / 1500)
+    assert {tokens[0] for tokens in found if len(tokens) == 1} == {0}
+
+
+@pytest.mark.claim("decoding-fault-greedy-draft")
+def test_a_greedy_draft_that_says_it_drew():
+    target, draft = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).double(), torch.tensor([[0.9, 0.1]]).double()
+    assert 0.5 / 0.9 == pytest.approx(0.56, abs=0.005)
+    first = [decoding.accept(target, draft, draft[0].argmax()[None])[0].item() for _ in range(6000)]
+    share = first.count(0) / 6000
+    assert abs(share - 0.5 / 0.9) < 4 * math.sqrt(0.25 / 6000) < abs(share - 0.5)
+
+
+@pytest.mark.claim("decoding-exact-draft")
+def test_a_poor_draft_changes_nothing_but_the_number_that_stay():
+    target = distributions(1)[0]
+    for draft in (torch.full((1, V), 1 / V).double(), target[:1].flip(1), target[:1].clone()):
+        found = rounds(decoding.accept, target, draft, 1500)
+        counts = torch.tensor([tokens[0] for tokens in found]).bincount(minlength=V)
+        assert fit(counts, target[0]) > 1e-3
+    assert sum(len(tokens) == 2 for tokens in found) == 1500  # the last draft is the target itself
+
+
+@pytest.mark.claim("decoding-fault-self")
+@torch.no_grad()
+def test_a_token_that_does_not_see_itself():
+    lines, names = inspect.getsource(decoding.fast_step), dict(vars(decoding))
+    exec(lines.replace("<= place", "< place"), names)
+    model, tokens = small(), torch.randint(41, (1, 9))
+    for length, silent in ((0, False), (8, True)):
+        cache = decoder.empty_cache(model, 1, 17)
+        if length:
+            model(tokens[:, :length], cache)
+        wrong = names["fast_step"](model, tokens[0, length : length + 1], torch.tensor([length]), cache)
+        assert wrong.isfinite().all() == silent
+    assert (wrong - model(tokens)[0, -1]).abs().max() > 0.01
