@@ -903,3 +903,69 @@ def test_targets_that_are_not_moved_are_learnt_from_noise():
     assert losses["right"] > math.log(41) - 0.3 and losses["wrong"] < 0.3
     said = decoder.generate(models["wrong"].eval(), codes[None, :5], 9)[0, 5:]
     assert (said == codes[4]).all()
+
+
+# what the page works out by hand, and what its pictures show
+
+
+@pytest.mark.claim("decoder-by-hand")
+def test_the_example_by_hand():
+    norm = decoder.RMSNorm(2, 1e-12)
+    with torch.no_grad():
+        row = norm(torch.tensor([3.0, 4.0]))
+    torch.testing.assert_close(row, torch.tensor([0.8485, 1.1314]), rtol=0, atol=1e-4)
+    query = torch.tensor([[1.0, 0.0]]).view(1, 1, 1, 2)
+    key = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 1, 2, 2)
+    value = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).view(1, 1, 2, 2)
+    mixed = decoder.attend(query, key, value)[0, 0]
+    torch.testing.assert_close(mixed, torch.tensor([0.6698, 0.6605]), rtol=0, atol=2e-4)
+    heads = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    groups = decoder.attend(torch.zeros(1, 4, 1, 2), torch.zeros(1, 2, 1, 2), heads)[0, 0, ::2]
+    assert groups.tolist() == [1, 1, 2, 2]
+    assert F.silu(torch.tensor(1.0)).item() == pytest.approx(0.7311, abs=1e-4)
+    assert 2 * F.silu(torch.tensor(1.0)).item() == pytest.approx(1.4621, abs=1e-4)
+    config = decoder.Config(vocabulary=10, width=4, hidden=8, num_layers=2, num_heads=2, num_key_heads=1)
+    assert count_parameters(config)["llama"] == 348 == numbers(decoder.Llama(config))
+    assert flops(config, 3) == 752 and bytes_read(config, 3) == 1488
+    assert [decoder.rate_factor(step, 10, 2) for step in (0, 1, 2, 6)] == pytest.approx([0.5, 1, 1, 0.55])
+    nats = -(math.log(0.5) + math.log(0.25)) / 2
+    assert [nats, nats / math.log(2), math.exp(nats)] == pytest.approx([1.0397, 1.5, 2.8284], abs=1e-4)
+
+
+@pytest.mark.claim("decoder-blocks")
+def test_the_blocks_have_the_parts_that_the_picture_shows():
+    """Kinds of norms, biases, matrices, learnt positions; a norm's gain changes a branch, and never the stream."""
+    old, new = decoder.GPT2(small("gpt2").config), decoder.Llama(small().config)
+    kinds = {type(block.norm_1) for block in old.blocks}, {type(block.norm_1) for block in new.blocks}
+    assert kinds == ({nn.LayerNorm}, {decoder.RMSNorm})
+    for model, biases, matrices in ((old, 8, 6), (new, 0, 7)):
+        names = dict(model.blocks[0].named_parameters())
+        assert sum(name.endswith("bias") for name in names) == biases
+        assert sum(p.ndim == 2 for p in names.values()) == matrices
+    assert hasattr(old, "position") and not hasattr(new, "position")
+    x, turn = torch.randn(5, 7, 24), torch.zeros(7, 3)
+    for model, others in ((old, ()), (new, (turn.cos(), turn.sin()))):
+        block = model.blocks[0]
+        nn.init.zeros_(block.to_out.weight)
+        nn.init.zeros_(block.down.weight)
+        assert torch.equal(block(x, *others), x)  # with silent branches the stream passes as it is
+    shown = sum(p.numel() for p in new.blocks[0].parameters() if p.ndim == 2)
+    assert shown / sum(p.numel() for p in new.blocks[0].parameters()) > 0.95
+
+
+@pytest.mark.claim("decoder-sizes")
+def test_sizes_of_known_models(results):
+    lab = results("LLM/Decoder-Only")
+    for name, (kind, config, published) in zip(("gpt2", "llama2_7b", "llama3_8b"), REAL.values(), strict=True):
+        assert lab[f"parameters.{name}"] == published == count_parameters(config)[kind]
+        cached = 2 * 2 * config.num_layers * config.num_key_heads * config.head_dim / 1024
+        assert lab[f"cache_kib.{name}"] == cached
+    assert lab["parameters.ours"] == count_parameters(decoder.Config())["llama"] and lab["cache_kib.ours"] == 1
+    assert lab["cache_kib.llama2_7b"] == 4 * lab["cache_kib.llama3_8b"]
+    known = {"llama2_7b": REAL["Llama 2 7B"][1], "llama3_8b": REAL["Llama 3 8B"][1], "ours": decoder.Config()}
+    for name, config in known.items():
+        full = flops(config, config.context)
+        assert lab[f"gigaflops.{name}"] == pytest.approx(full / 1e9)
+        assert lab[f"attention_share.{name}"] == pytest.approx(1 - flops(config, 0) / full)
+    more = 4096 * (128_256 - 32_000) * 2
+    assert more == pytest.approx(0.8e9, rel=0.05) and 128_256 / 32_000 == pytest.approx(4, abs=0.01)
