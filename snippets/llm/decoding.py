@@ -223,11 +223,11 @@ class NetworkDraft:
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, count: int, generator=None) -> tuple[Tensor, Tensor]:
-        """Some tokens (K,) after those of a text (1, T), and the rows (K, V) from which each was drawn."""
+        """Draft after tokens (1, T). Returns what was drawn, (K,), and rows, (K, V), it was drawn from."""
         known, rows = min(self.read.shape[1], tokens.shape[1] - 1), []
         same = (self.read[0, :known] == tokens[0, :known]).long().cumprod(dim=0).sum()  # ()
         for one in self.cache:
-            one.length = int(same)  # forget what was refused
+            one.length = min(one.length, int(same))  # forget what was refused
         self.read = tokens  # (1, _)
         for _ in range(count):
             logits = self.model(self.read[:, self.cache[0].length :], self.cache)[0, -1:]  # (1, V)
@@ -274,7 +274,7 @@ class CountedDraft:
         return probability
 
     def __call__(self, tokens: Tensor, count: int, generator=None) -> tuple[Tensor, Tensor]:
-        """Some tokens (K,) after those of a text (1, T), and the rows (K, V) from which each was drawn."""
+        """Draft after tokens (1, T). Returns what was drawn, (K,), and rows, (K, V), it was drawn from."""
         past, rows = tokens[0, -len(self.tables) :].tolist(), []
         for _ in range(count):
             logits = torch.from_numpy(self.row(past)).log()  # (V,)
@@ -307,9 +307,9 @@ def speculate(
     cache = empty_cache(model, 1, prompt.shape[1] + num_new)
     tokens, end, drafts, stayed = prompt, prompt.shape[1] + num_new, 0, 0  # (1, T), _, _, _
     while (length := tokens.shape[1]) < end:
-        drafted, proposals = tokens[0, :0], torch.empty(0, model.config.vocabulary)  # (0,), (0, V)
+        drafted, proposals = tokens[0, :0], torch.empty(0, model.config.vocabulary)  # (_,), (_, V)
         if count := min(num_drafted, end - length - 1):  # none before the last token
-            drafted, proposals = draft(tokens, count, generator)  # (K,), (K, V)
+            drafted, proposals = draft(tokens, count, generator)  # (_,), (_, _)
         unread = torch.cat([tokens[:, cache[0].length :], drafted[None]], dim=1)  # (1, _)
         target = sampling.probabilities(model(unread, cache)[0, -count - 1 :])  # (_, V) all at once
         chosen = accept(target, proposals, drafted, generator)  # (_,)

@@ -599,22 +599,20 @@ def test_a_counted_draft_draws_from_its_rows():
 def test_counted_texts_have_the_targets_distribution(monkeypatch):
     """A draft that knows nothing of the model: counts of other codes."""
     model = small(vocabulary=256, num_layers=1, context=17)
-    model.head.weight.data *= 2
-    prompt = torch.tensor([[0, 2, 1]])
-    sampling = decoding.Sampling(1.0, top_k=3)
+    prompt, sampling = torch.tensor([[0, 2, 1]]), decoding.Sampling(1.0, top_k=3)
     with torch.no_grad():
         wanted = sampling.probabilities(model(prompt)[:, -1])[0]
     likely = wanted.nonzero()[:, 0]
-    codes = likely[torch.randint(3, (400,))]
+    codes = likely[(torch.rand(400) ** 3 * 3).long()]  # the first of the three most often
     draft = decoding.CountedDraft(codes, sampling, 3)
 
-    def first(times=500):
-        tokens = [decoding.speculate((model, draft), prompt, 3, sampling, 2)[0][0, 3] for _ in range(times)]
+    def first(times):
+        tokens = [decoding.speculate((model, draft), prompt, 2, sampling, 1)[0][0, 3] for _ in range(times)]
         return torch.stack(tokens).bincount(minlength=256)
 
-    assert fit(first(), wanted) > 1e-3
+    assert fit(first(300), wanted) > 1e-3
     monkeypatch.setattr(decoding, "accept", always_accept)
-    assert fit(first(300), wanted) < 1e-6
+    assert fit(first(200), wanted) < 1e-6
 
 
 @torch.no_grad()
@@ -623,8 +621,10 @@ def test_a_network_draft_forgets_what_was_refused_and_reads_another_text():
     model, sampling = small(), decoding.Sampling(0.8)
     draft = decoding.NetworkDraft(model, sampling)
     first, second = torch.randint(41, (1, 5)), torch.randint(41, (1, 7))
-    grown = torch.cat([first, torch.randint(41, (1, 2))], dim=1)
-    for text in (first, grown, second, second[:, :2]):
+    kept, _ = draft(first, 3, torch.Generator().manual_seed(1))
+    all_stay = torch.cat([first, kept[None], torch.randint(41, (1, 1))], dim=1)
+    one_stays = torch.cat([first, kept[None, :1], (kept[None, 1:2] + 1) % 41], dim=1)
+    for text in (first, all_stay, first, one_stays, second, second[:, :2]):
         drafted, rows = draft(text, 3, torch.Generator().manual_seed(1))
         whole = torch.cat([text, drafted[None]], dim=1)
         expected = sampling.probabilities(model(whole)[0, text.shape[1] - 1 : -1])
@@ -704,7 +704,7 @@ WRONG = {
     "greedy top-p": (lambda: decoding.Sampling(0.0, top_p=5.0), "up to 1 is expected, given 5.0"),
     "two vocabularies": (
         lambda: decoding.speculate((MODEL, drafting(small(vocabulary=43))), TOKENS, 3, decoding.GREEDY),
-        r"draft \(K, V\) and drafted .* given \(2, 41\), \(1, 43\)",
+        r"draft \(K, V\) and drafted .* given \(3, 41\), \(2, 43\)",
     ),
     "two texts": (
         lambda: decoding.generate_fast(MODEL, TOKENS.expand(2, 7), 2, decoding.fast_step),
@@ -789,19 +789,19 @@ def test_the_example_by_hand():
 def test_a_greedy_draft_that_says_it_drew():
     target, draft = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).double(), torch.tensor([[0.9, 0.1]]).double()
     assert 0.5 / 0.9 == pytest.approx(0.56, abs=0.005)
-    first = [decoding.accept(target, draft, draft[0].argmax()[None])[0].item() for _ in range(6000)]
-    share = first.count(0) / 6000
-    assert abs(share - 0.5 / 0.9) < 4 * math.sqrt(0.25 / 6000) < abs(share - 0.5)
+    first = [decoding.accept(target, draft, draft[0].argmax()[None])[0].item() for _ in range(4000)]
+    share = first.count(0) / 4000
+    assert abs(share - 0.5 / 0.9) < 3.5 * math.sqrt(0.25 / 4000) and share - 0.5 > 3.5 * math.sqrt(0.25 / 4000)
 
 
 @pytest.mark.claim("decoding-exact-draft")
 def test_a_poor_draft_changes_nothing_but_the_number_that_stay():
     target = distributions(1)[0]
     for draft in (torch.full((1, V), 1 / V).double(), target[:1].flip(1), target[:1].clone()):
-        found = rounds(decoding.accept, target, draft, 1500)
+        found = rounds(decoding.accept, target, draft, 800)
         counts = torch.tensor([tokens[0] for tokens in found]).bincount(minlength=V)
         assert fit(counts, target[0]) > 1e-3
-    assert sum(len(tokens) == 2 for tokens in found) == 1500  # the last draft is the target itself
+    assert sum(len(tokens) == 2 for tokens in found) == 800  # the last draft is the target itself
 
 
 @pytest.mark.claim("decoding-fault-self")
