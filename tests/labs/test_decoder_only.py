@@ -11,9 +11,8 @@ from theme.page.results import load
 LAB = "LLM/Decoder-Only"
 
 
-def test_training_took_less_than_20_minutes_on_two_cores(results):
-    assert load(ROOT, LAB)["device"] == "cpu" and results(LAB)["timings.train.seconds"] < 1200
-    assert 1e6 <= results(LAB)["train.parameters"] <= 3e6
+def test_the_model_has_the_size_that_was_asked_for(results):
+    assert load(ROOT, LAB)["device"] == "cpu" and 1e6 <= results(LAB)["train.parameters"] <= 3e6
 
 
 def test_the_first_loss_is_that_of_guessing(results):
@@ -51,18 +50,21 @@ def test_the_model_needs_the_fewest_bits_of_the_table(results):
     assert bits["gzip"] > bits["gzip_primed"] > bits["xz_primed"] > bits["five_gram"] * 0.9
     assert bits["xz"] > bits["xz_primed"] and bits["ppm"] > bits["ppm_primed"]
     assert bits["five_gram"] > bits["six_gram"] > bits["seven_gram"]
-    apart = paired(lab["parts.seven_gram"], lab["parts.model"])
-    assert apart.low > 0 and apart.mean < 0.1  # counts come near
+
+
+@pytest.mark.claim("decoder-bits-parts")
+def test_counts_come_near_the_model(results):
+    lab = results(LAB)
+    bits, apart = lab["bits"], paired(lab["parts.seven_gram"], lab["parts.model"])
+    assert apart.low > 0 and apart.mean < 0.1
     assert lab["parts.model"]["mean"] == pytest.approx(bits["model"], abs=0.02)
     assert lab["parts.seven_gram"]["mean"] == pytest.approx(bits["seven_gram"], abs=0.02)
 
 
 @pytest.mark.claim("decoder-overfit")
 def test_held_out_text_costs_more_than_training_text(results):
-    lab = results(LAB)
-    assert lab["bits.model"] > lab["train.last_bits"] + 0.1 > lab["bits.model_on_training_text"]
-    assert lab["bits.model"] > lab["bits.model_on_training_text"] + 0.1
-    assert lab["train.last_bits"] == pytest.approx(lab["bits.model_on_training_text"], abs=0.1)
+    bits = results(LAB)["bits"]
+    assert bits["model_on_training_text"] + 0.1 < bits["model"] < bits["model_on_training_text"] + 0.4
 
 
 @pytest.mark.claim("decoder-perplexity")
