@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from tests.labs.spread import greater, tie
+from tests.labs.spread import greater
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -52,3 +52,77 @@ def test_drafted_text_has_the_distribution_of_the_model(results):
     exact = results(LAB)["exact"]
     assert exact["draws"] >= 1000 and exact["cells"] > 20
     assert min(exact["p_value"]["network"], exact["p_value"]["counts"]) > 1e-3 and exact["p_value"]["alone"] < 1e-6
+
+
+@pytest.mark.claim("decoding-speed")
+def test_the_compiled_step_is_the_fastest_at_both_lengths(results):
+    """In each round, not only by the median."""
+    speed = results(LAB)["timings.speed"]
+    for race in RACES:
+        rounds = speed[race]["milliseconds"]
+        for other in ("dynamic", "static", "plain", "by_input"):
+            assert all(a < b for a, b in zip(rounds["fast"], rounds[other], strict=True)), (race, other)
+        assert 2 < speed[race]["over_static"]["fast"] < 4 and speed[race]["over_plain"]["fast"] > 1.3
+
+
+@pytest.mark.claim("decoding-pays")
+def test_compiling_pays_after_thousands_of_tokens(results):
+    speed = results(LAB)["timings.speed"]
+    for race in RACES:
+        one = speed[race]
+        saved = (one["median"]["plain"] - one["median"]["fast"]) / 1000
+        assert one["pays_after"] == pytest.approx(one["compiling"]["fast"] / saved) and one["pays_after"] > 2000
+        assert one["share"]["fast"] == pytest.approx(1000 / one["median"]["fast"] / one["ceiling"])
+        assert one["share"]["plain"] < one["share"]["fast"] < 0.5
+        assert abs(one["over_plain"]["by_input"] - 1) < 0.25
+        assert one["over_static"]["plain"] > 0.9
+    assert speed["middle"]["over_plain"]["fast"] > speed["long"]["over_plain"]["fast"]
+
+
+@pytest.mark.claim("decoding-views")
+def test_a_step_that_writes_through_views_is_slower(results):
+    rounds = results(LAB)["timings.speed.long.milliseconds"]
+    assert all(a > 1.1 * b for a, b in zip(rounds["views"], rounds["fast"], strict=True))
+
+
+@pytest.mark.claim("decoding-drafting")
+def test_drafting_pays_with_counts_and_not_with_the_network(results):
+    lab = results(LAB)
+    drafting, times = lab["drafting"], lab["timings.drafting"]
+    for heat in HEATS:
+        greater(drafting["counts"][heat]["overlap"], drafting["network"][heat]["overlap"], paired=True)
+        assert times["counts"][heat]["best_gain"] > 1.2 > times["network"][heat]["best_gain"] > 0.8
+        for name in ("counts", "network"):
+            assert times[name][heat]["best_gain"] == max(times[name][heat]["gain"].values())
+            first = drafting[name][heat]["stay"]["1"]["mean"]
+            assert first == pytest.approx(drafting[name][heat]["overlap"]["mean"], abs=0.15)  # equation decoding-rate
+    cost = lab["timings.reading_over_one"]
+    assert 0.1 < cost["counts"] / cost["network"] < 0.5
+    assert lab["draft.steps"] == 500 and lab["draft.parameters"] < lab["parameters.model"] / 20
+    assert lab["timings.draft.counting_seconds"] < 5
+    assert lab["timings.speed.middle.over_plain.fast"] > max(times["counts"][heat]["best_gain"] for heat in HEATS)
+
+
+@pytest.mark.claim("decoding-drafts-figure")
+def test_the_picture_of_drafts(results):
+    lab = results(LAB)
+    sizes = [str(size) for size in lab["drafting.sizes"]]
+    for name, first in (("counts", 0.75), ("network", 0.5)):
+        for heat in HEATS:
+            stay = lab["drafting"][name][heat]["stay"]
+            gain = lab["timings.drafting"][name][heat]["gain"]
+            assert stay["1"]["mean"] == pytest.approx(first, abs=0.12) and stay["8"]["mean"] < stay["1"]["mean"] - 0.2
+            assert gain == {
+                size: statistics.median(lab["timings.drafting"][name][heat]["gains"][size]) for size in gain
+            }
+            assert list(gain) == sizes and len(stay["1"]["seeds"]) == 6
+            if name == "counts":
+                assert min(gain.values()) > 1
+            else:
+                assert max(gain.values()) < 1.2 and gain["8"] == min(gain.values())
+
+
+@pytest.mark.claim("decoding-reading")
+def test_several_tokens_cost_little_more_than_one(results):
+    cost = results(LAB)["timings.reading_over_one"]
+    assert cost["1"] == 1 and 1 < cost["5"] < 2 and cost["5"] < cost["9"] < 3
