@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from tests.labs.spread import greater
+from tests.labs.spread import greater, tie
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -126,3 +126,23 @@ def test_the_picture_of_drafts(results):
 def test_several_tokens_cost_little_more_than_one(results):
     cost = results(LAB)["timings.reading_over_one"]
     assert cost["1"] == 1 and 1 < cost["5"] < 2 and cost["5"] < cost["9"] < 3
+
+
+@pytest.mark.claim("decoding-ways")
+def test_what_the_samplers_do(results):
+    lab = results(LAB)
+    known = {way: lab[f"ways.{way}.known"] for way in WAYS}
+    again = {way: lab[f"ways.{way}.repeated"] for way in WAYS}
+    for more, less in (("top_k", "plain"), ("top_p", "top_k"), ("min_p", "top_k"), ("cool", "plain")):
+        greater(known[more], known[less])
+    for more, less in (("hot_min_p", "hot_top_p"), ("hot_top_p", "hot"), ("plain", "hot")):
+        greater(known[more], known[less])
+    tie(known["top_p"], known["min_p"], within=0.02)
+    assert known["min_p"]["mean"] == pytest.approx(lab["held_out.known"], abs=0.02)
+    assert known["greedy"]["mean"] > 0.97 and known["hot"]["mean"] < 0.5
+    assert 1 - known["plain"]["mean"] == pytest.approx(1 / 7, abs=0.02)
+    assert again["greedy"]["mean"] > 0.5 and again["greedy"]["sd"] == 0 and again["plain"]["mean"] < 0.02
+    for more, less in (("greedy", "cool"), ("cool", "plain"), ("min_p", "plain")):
+        greater(again[more], again[less])
+    bits = [lab[f"ways.{way}.bits.mean"] for way in ("greedy", "cool", "min_p", "top_p", "top_k", "plain", "hot")]
+    assert bits == sorted(bits)
