@@ -1,7 +1,4 @@
-"""Weights, operations and memory traffic of GPT-2 and Llama, by formulas.
-
-Shapes: none; all results are plain numbers.
-"""
+"""Weights, operations and memory traffic of GPT-2 and Llama, by formulas."""
 
 from snippets.llm.decoder_only import Config
 
