@@ -21,6 +21,7 @@ ROPE, METRICS, T5, SPAN = (
     "posts/LLM/SpanCorruption/",
 )
 CFG, NCSN, CLIP, GLIP, LORA = "posts/CFG/", "posts/NCSN/", "posts/CLIP/", "posts/GLIP/", "posts/LLM/LORA/"
+DECODING = "posts/LLM/Decoding/"
 BERT, ROBERTA, PERFORMER = "posts/LLM/BERT/", "posts/LLM/Roberta/", "posts/LLM/Performer/"
 
 # each query, and the beginnings of the addresses that answer it: a section, or a page with $ for the page itself
@@ -34,8 +35,8 @@ QUERIES = {
     "q_sample": [f"{DDPM}#adding-noise"],
     "yarn": [f"{ROPE}#"],
     "guidance_scale": [f"{CFG}#"],
-    "speculative decoding": [f"{DECODER}#drafting", f"{DECODER}#does-speculative"],
-    "top p": [f"{DECODER}#sampling", f"{DECODER}#does-temperature", f"{DECODER}#what-do-top-k"],
+    "speculative decoding": [f"{DECODING}#drafting", f"{DECODING}#does-speculative", f"{DECODING}$"],
+    "top p": [f"{DECODING}#choosing-a-token", f"{DECODING}#does-temperature", f"{DECODING}#what-do-top-k"],
     "why -1 to 1": [f"{DDPM}#do-pixels-run"],
     "ddim eta": [f"{DDPM}#drawing-faster"],
     "cosine schedule": [f"{DDPM}#why-do-ddim", f"{DDPM}#adding-noise"],
@@ -65,7 +66,7 @@ QUERIES = {
         f"{ROBERTA}#does-a-padding",
         f"{PERFORMER}#may-i-mask",
     ],
-    "flash attention": [f"{DECODER}#is-this-flashattention"],
+    "flash attention": [f"{DECODING}#is-this-flashattention", f"{DECODER}#is-this-flashattention"],
     "grouped query attention": [f"{DECODER}#which-query-heads", f"{DECODER}#gpt-2-and-llama", f"{DECODER}#two-blocks"],
     "rmsnorm": [f"{DECODER}#is-rmsnorm", f"{DECODER}#two-blocks"],
     "perplexity": [f"{METRICS}#next-tokens", f"{DECODER}#what-is-perplexity"],

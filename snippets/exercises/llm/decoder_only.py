@@ -1,8 +1,9 @@
 """Exercises of the decoder-only post, solved, with what checks an answer.
 
-Shapes: B texts of a batch, T positions, V vocabulary, K drafted tokens.
+Shapes: B texts of a batch, T positions, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snippets.exercises.checking import compare
-from snippets.llm.decoder_only import accept, attend
+from snippets.llm.decoder_only import attend
 
 
 # --8<-- [start:exercise-1]
@@ -43,36 +44,32 @@ def check_1(answer: Callable) -> None:
 
 
 # --8<-- [start:exercise-2]
-def drafting_gain(rate: float, cost: float, num_drafted: int) -> float:
-    """By pencil: how many times as fast as the plain loop is drafting?
+def perplexity(bits_a_byte: float, bytes_a_token: float) -> float:
+    """By pencil: the perplexity for each token of a model that needs so many bits for each byte.
 
-    Args: rate, with which each drafted token stays; cost, of one step of the draft, where a step of the large
-    model costs 1, however many tokens it reads.
+    Args: bytes_a_token, how many bytes a token has on average.
 
-    Hint: What does a round cost, and how many tokens does it give? The plain loop pays 1 for each.
+    Hint: How many bits does a token cost? Perplexity is how many equally likely tokens would cost as much.
     """
-    tokens = sum(rate**place for place in range(num_drafted + 1))  # 1 + alpha + … + alpha^K
-    return tokens / (num_drafted * cost + 1)  # with rate 0.64, two drafted tokens pay below a cost of 0.52
+    return 2 ** (bits_a_byte * bytes_a_token)
 
 
 # --8<-- [end:exercise-2]
 
 
 def check_2(answer: Callable) -> None:
-    """By the probability of each number of tokens that stay."""
-    for rate, cost, drafted in ((0.64, 0.25, 2), (0.9, 0.05, 5)):
-        stay = [rate**kept * (1 - rate if kept < drafted else 1) for kept in range(drafted + 1)]
-        tokens = sum((kept + 1) * chance for kept, chance in enumerate(stay))
-        price = drafted * cost + 1
+    """By nats, as perplexity is defined."""
+    for bits, size in ((0.9, 4.2), (1.855, 1.0)):
+        nats = bits * size * math.log(2)
         slips = {
-            "that is how many tokens a round gives; what does it cost?": tokens,
-            "a round costs a step of the large model, too": tokens / (price - 1),
-            "the large model's own token comes on top of those that stay": (tokens - 1) / price,
-            "that takes it that all stay": (drafted + 1) / price,
-            "after the first that is refused, no other one counts": (drafted * rate + 1) / price,
+            "that is the perplexity of a byte; a token has several": 2**bits,
+            "bits are not nats: their base is 2": math.exp(bits * size),
+            "a token of several bytes costs more than a byte, not less": 2 ** (bits / size),
+            "that is the bits of a token; how many equally likely ones is it?": bits * size,
         }
-        told = f"drafting_gain({rate}, {cost}, {drafted})"
-        compare(told, answer(rate, cost, drafted), tokens / price, slips)
+        if size == 1:  # these are no slips then
+            slips = {told: value for told, value in slips.items() if abs(value - math.exp(nats)) > 1e-6}
+        compare(f"perplexity({bits}, {size})", answer(bits, size), math.exp(nats), slips)
 
 
 # --8<-- [start:exercise-3]
@@ -130,96 +127,85 @@ def check_3(answer: Callable) -> None:
 
 
 # --8<-- [start:given-4]
-def hasty_accept(target: Tensor, draft: Tensor, drafted: Tensor, generator=None) -> Tensor:
-    """accept in a few lines. One of them has a fault."""
-    here = torch.arange(len(drafted))  # (K,)
-    ratio = target[here, drafted] / draft[here, drafted]  # (K,)
-    chance = torch.rand(len(drafted), generator=generator)  # (K,)
-    kept = int((chance < ratio).sum())  # how many stay
-    wanted = target[kept]  # (V,)
-    if kept < len(drafted):
-        wanted = (wanted - draft[kept]).clamp(min=0)  # (V,) what the draft gives too rarely
-    last = torch.multinomial(wanted, 1, generator=generator)  # (1,)
-    return torch.cat([drafted[:kept], last])
+def hasty_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+    """What each next token costs, in nats, a mean: (). It has a fault."""
+    right = tokens[:, :-1]  # (B, T - 1)
+    return F.cross_entropy(logits[:, 1:].flatten(0, 1), right.flatten())
 
 
 # --8<-- [end:given-4]
 
 
 # --8<-- [start:exercise-4]
-def careful_accept(target: Tensor, draft: Tensor, drafted: Tensor, generator=None) -> Tensor:
-    """hasty_accept without its fault.
+def careful_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+    """hasty_loss without its fault: a mean over all texts and places, ().
 
-    Args: target (K + 1, V) and draft (K, V) probabilities, drafted (K,) drawn from draft.
+    Args: logits (B, T, V), those at place t from tokens up to t; tokens (B, T), the text itself.
 
-    Hint: Of three drafted tokens the first is refused and the others would stay. What comes out?
+    Hint: Write down, for three tokens, which row of logits speaks of which token. Which row has no answer in
+    the text, and which token has no row?
     """
-    here = torch.arange(len(drafted))  # (K,)
-    ratio = target[here, drafted] / draft[here, drafted]  # (K,)
-    chance = torch.rand(len(drafted), generator=generator)  # (K,)
-    # once one is refused, the product is 0: what follows was drafted for a text that does not come about
-    kept = int((chance < ratio).long().cumprod(dim=0).sum())
-    wanted = target[kept]  # (V,)
-    if kept < len(drafted):
-        wanted = (wanted - draft[kept]).clamp(min=0)  # (V,) what the draft gives too rarely
-    last = torch.multinomial(wanted, 1, generator=generator)  # (1,)
-    return torch.cat([drafted[:kept], last])
+    right = tokens[:, 1:]  # (B, T - 1) the first token is not predicted
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), right.flatten()
+    )  # nobody knows what follows the last
 
 
 # --8<-- [end:exercise-4]
 
 
 def check_4(answer: Callable) -> None:
-    """Where it is certain what stays, and then by counting."""
-    sure, even = torch.eye(4, dtype=torch.float64), torch.full((4,), 0.25, dtype=torch.float64)
+    """By the probability of each token, one at a time."""
     generator = torch.Generator().manual_seed(0)
-    first = torch.stack([sure[1], sure[2], sure[3]])  # what is wanted: 1, then 2, then 3
-    drafts = torch.stack([even, even])
-    said = answer(first, drafts, torch.tensor([0, 2]), generator).tolist()
-    assert len(said) == 1, f"the first of two drafted tokens is refused, and yet {len(said)} tokens come out"
-    compare("the token after a refusal", said[0], 1)
-    said = answer(first, drafts, torch.tensor([1, 0]), generator).tolist()
-    assert said[:1] == [1] and len(said) > 1, "a token that is sure to stay is thrown away with a later one"
-    compare("the tokens where the second one is refused", torch.tensor(said), torch.tensor([1, 2]))
-    said = answer(first, drafts, torch.tensor([1, 2]), generator)
-    compare("the tokens where all stay", said, torch.tensor([1, 2, 3]))
-    target = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
-    draft, count = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=torch.float64), torch.zeros(4)
-    for drafted in torch.multinomial(draft[0], 600, replacement=True, generator=generator):
-        count[answer(target, draft, drafted[None], generator)[0]] += 1
-    compare("over 600 rounds, how often each first token comes,", count / 600, target[0], tolerance=0.08)
+    logits = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64)
+    tokens = torch.randint(7, (2, 5), generator=generator)
+    log_p = logits.log_softmax(dim=-1)
+
+    def mean(pairs):
+        return (
+            -sum(log_p[b, row, tokens[b, place]].item() for b in range(2) for row, place in pairs)
+            / 2
+            / len(pairs)
+        )
+
+    slips = {
+        "a place is asked for the token before its own": mean([(t + 1, t) for t in range(4)]),
+        "a place is asked for the token that it has just read": mean([(t, t) for t in range(5)]),
+        "that is a sum over the places; a mean is asked for": 4 * mean([(t, t + 1) for t in range(4)]),
+        "that is the sum over all; a mean is asked for": 8 * mean([(t, t + 1) for t in range(4)]),
+    }
+    found = answer(logits, tokens)
+    compare("the loss of two texts of five tokens", float(found), mean([(t, t + 1) for t in range(4)]), slips)
 
 
 # --8<-- [start:exercise-5]
-def accept_named(target: Tensor, drafted: Tensor, generator=None) -> Tensor:
-    """Drafted tokens that may stay, and one more, where nobody knows probabilities of the draft.
+def cut_at_end(tokens: Tensor, end: int) -> Tensor:
+    """Written texts (B, T) that stop: what follows the first end token of a text becomes end tokens, (B, T).
 
-    The tokens come from something that names one token and no other, say what followed the last time that
-    these words occurred. Args: target (K + 1, V), the probabilities that are wanted; drafted (K,).
+    Texts of a batch end at different places, and `generate` goes on with all of them. Do it without a loop.
 
-    Hint: Which distribution q always gives the token that was named? There is a function that takes q.
+    Hint: Count, at each place, how many end tokens stand before it.
     """
-    named = F.one_hot(drafted, target.shape[-1]).to(target)  # (K, V) certain of its token
-    return accept(target, named, drafted, generator)  # so a token stays with its own probability p
+    before = (tokens == end).long().cumsum(dim=1) - (tokens == end).long()  # (B, T)
+    return tokens.masked_fill(before > 0, end)
 
 
 # --8<-- [end:exercise-5]
 
 
 def check_5(answer: Callable) -> None:
-    """By counting: the first token has to be distributed as wanted, whatever was named."""
-    target = torch.tensor([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    generator, count, longer = torch.Generator().manual_seed(0), torch.zeros(3), 0
-    for _ in range(800):
-        said = answer(target, torch.tensor([1]), generator).tolist()
-        count[said[0]] += 1
-        longer += len(said) == 2
-        assert len(said) == 1 or said == [1, 2], f"1 was named and 2 is wanted after it, but {said} came out"
+    """Text by text."""
+    tokens = torch.tensor([[5, 2, 0, 7, 0, 3], [1, 2, 3, 4, 5, 6], [0, 8, 8, 8, 8, 8], [4, 4, 4, 4, 4, 0]])
+    wanted = tokens.clone()
+    for row in wanted:
+        ends = (row == 0).nonzero()
+        if len(ends):
+            row[int(ends[0]) :] = 0
+    last = torch.tensor([[5, 2, 0, 7, 0, 0], *wanted[1:].tolist()])
     slips = {
-        "the token stays each time; that is not the wanted distribution": torch.tensor([0.0, 1.0, 0.0]),
-        "it never stays, as if only the likeliest might": torch.tensor([5 / 7, 0.0, 2 / 7]),
-        "a refused token comes back: draw from what is missing": torch.tensor([0.35, 0.51, 0.14]),
+        "nothing has changed": tokens,
+        "it stops at the last end token; the first one counts": last,
+        "what stands before the end is lost, too": torch.where((tokens == 0).any(dim=1)[:, None], 0, tokens),
     }
-    told = "over 800 rounds, how often each first token comes,"
-    compare(told, count / 800, target[0], slips, tolerance=0.07)
-    compare("the share of rounds in which the named token stays", longer / 800, 0.3, tolerance=0.07)
+    compare("four texts, cut at 0,", answer(tokens.clone(), 0), wanted, slips)
+    compare("a text without an end,", answer(tokens[1:2].clone(), 9), tokens[1:2])

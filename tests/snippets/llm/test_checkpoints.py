@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from snippets.llm import checkpoints
-from snippets.llm.decoder_only import GREEDY, empty_cache, fast_step, generate, generate_fast
+from snippets.llm.decoder_only import empty_cache, generate
+from snippets.llm.decoding import fast_step, generate_fast
 from tests.snippets.llm.folders import edited, refused, rewritten
 from tests.snippets.oracles import perturbed
 
@@ -86,7 +87,7 @@ def test_mistral_agrees_with_transformers(window, tmp_path, agrees):
         expected = theirs.generate(tokens[:, :4], max_new_tokens=9, do_sample=False)
         assert torch.equal(generate(ours, tokens[:, :4], 9), expected)
         with pytest.raises(ValueError, match="a model without a window"):
-            generate_fast(ours, tokens[:1, :4], 9, fast_step, GREEDY)
+            generate_fast(ours, tokens[:1, :4], 9, fast_step)
 
 
 def test_a_window_that_a_file_leaves_out_is_mistrals_own(tmp_path):
