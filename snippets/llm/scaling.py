@@ -46,7 +46,7 @@ def write_shards(
 ) -> None:
     """Write the tokens of a folder's texts to files of `size` tokens, two bytes each.
 
-    One text is in memory at a time. A 0 ends each. The index is written last, so that a folder with an index is complete.
+    One text is in memory at a time; a 0 ends each. The index comes last: a folder that has one is complete.
     """
     files = sorted(path for path in source.rglob("*") if path.suffix in (".txt", ".md", ".py"))
     if not files:
@@ -322,7 +322,7 @@ def main() -> None:
     model = (replicated if given.copies else sharded)(model, given.half)
     try:
         log = run(model, Windows(shards, CONFIG.context), given.out, Settings(given.steps))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"{error}" if first else 1)
     export(model, CONFIG, given.out / "llama")
     if first:

@@ -53,6 +53,10 @@ class Checkpoints:
             f"generator.{dist.get_rank()}": torch.get_rng_state(),
         }
         part = self.folder / f"step-{step:08}.part"
+        if dist.get_rank() == 0:
+            part.mkdir()
+            about = self.settings | {"processes": dist.get_world_size()}
+            (part / "settings.json").write_text(json.dumps(about))
         self.pending = part, dcp.async_save(state, checkpoint_id=part, process_group=self.group)
 
     def finish(self, wait: bool = True) -> None:
@@ -65,8 +69,6 @@ class Checkpoints:
                 f"{part.stem} was not written: {first_line(error)}; the ones before it are kept"
             )
         if dist.get_rank() == 0:  # its part of the writing ends after everyone's
-            about = self.settings | {"processes": dist.get_world_size()}
-            (part / "settings.json").write_text(json.dumps(about))
             os.rename(part, part.with_suffix(""))
             for old in self.complete()[: -self.kept]:
                 shutil.rmtree(old)

@@ -1,6 +1,6 @@
-"""What many processes cost: memory, bytes sent, hours. Formulas for the Llama of the decoder-only page in float32
-training with AdamW, after ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section 3) and Megatron-LM (Narayanan et
-al. 2021, 2104.04473, sections 2 and 3).
+"""What many processes cost: memory, bytes sent, hours. Formulas for the Llama of the decoder-only page and
+AdamW, after ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054) and Megatron-LM (Narayanan et al. 2021,
+2104.04473).
 
 Bytes are those of one process and one step. Numbers are of any size, so floats.
 """
@@ -52,7 +52,7 @@ SIZES = {
 
 # --8<-- [start:memory]
 def state_bytes(weights: float, shards: int = 1) -> float:
-    """Weights, gradients and AdamW's two moments, four bytes each, over the shards that they are cut into."""
+    """Weights, gradients and AdamW's two moments, four bytes each, over the number of shards."""
     return 16 * weights / shards
 
 
@@ -63,14 +63,14 @@ def block_bytes(size: Size, tokens: int, number: int = 4) -> float:
 
 
 def activation_bytes(size: Size, tokens: int, recomputed: bool, number: int = 4) -> float:
-    """What all blocks keep. Recomputed: the input of each, and everything of the one that is computed again."""
+    """What all blocks keep. Recomputed: the input of each, and all of one that is computed again."""
     if recomputed:
         return number * tokens * size.width * (size.layers - 1) + block_bytes(size, tokens, number)
     return size.layers * block_bytes(size, tokens, number)
 
 
 def gathered_bytes(size: Size, number: int = 2) -> float:
-    """Whole weights that `sharded` holds at once: those outside of blocks, a block, and the next one on its way."""
+    """Whole weights that `sharded` holds at once: those outside of blocks, a block, and the next one."""
     return number * (size.rest + 2 * size.block)
 
 
@@ -84,7 +84,7 @@ def copies_bytes(weights: float, processes: int, number: int = 4) -> float:
 
 
 def shards_bytes(size: Size, processes: int, rounds: int = 1, number: int = 2) -> float:
-    """What `sharded` sends: weights for each pass of each round, `number` bytes each, and gradients, 4 bytes, once.
+    """What `sharded` sends: weights for each pass of each round, `number` bytes each, and gradients once.
 
     What is outside of the blocks stays between forward and backward pass.
     """
@@ -93,7 +93,7 @@ def shards_bytes(size: Size, processes: int, rounds: int = 1, number: int = 2) -
 
 
 def tensor_bytes(width: int, tokens: int, processes: int, number: int = 2) -> float:
-    """What tensor parallelism sends for one block: four sums of (tokens, width), two forward and two backward."""
+    """What tensor parallelism sends for one block: four sums of (tokens, width), half of them backward."""
     return 4 * 2 * (processes - 1) / processes * number * tokens * width
 
 
@@ -102,7 +102,7 @@ def tensor_bytes(width: int, tokens: int, processes: int, number: int = 2) -> fl
 
 # --8<-- [start:pays]
 def fewest_tokens(flops: float, bandwidth: float, number: int = 2) -> float:
-    """Tokens of a process in a step, from which on computing takes as long as sending weights and gradients.
+    """Tokens of a process in a step with which computing takes as long as sending all that.
 
     flops: what it really computes in a second; bandwidth: bytes that it sends in a second.
     """

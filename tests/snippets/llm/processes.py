@@ -1,5 +1,10 @@
-"""Real processes on this machine, which talk by gloo: forks of the tests' own, so that they import nothing anew."""
+"""Real processes on this machine, which talk by gloo: forks, so that they import nothing anew.
 
+They are not forked from the tests' own process, whose threads would be missing in them, but from a copy of it that was
+made before the first test and does nothing else. It ends with the tests.
+"""
+
+import multiprocessing
 import os
 import pickle
 import traceback
@@ -21,17 +26,45 @@ def joined(rank: int, number: int, folder: str, function: Callable, given: tuple
         found = function(*given)
     except Exception as error:
         traceback.print_exc()
-        found = error if isinstance(error, ValueError | RuntimeError) else RuntimeError(repr(error))
-        Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
-        os._exit(0)  # the others may wait for it
+        found = RuntimeError(f"{type(error).__name__}: {error}")
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
-    dist.destroy_process_group()
+    os._exit(0)  # without waiting for others, which may wait for it
 
 
-def together(number: int, folder: Path, function: Callable, *given) -> list:
-    """What a function returns in each of some processes. An error that one of them raised comes back in its place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "store").unlink(missing_ok=True)
-    arguments = number, str(folder), function, given
-    torch.multiprocessing.start_processes(joined, arguments, nprocs=number, start_method="fork")
-    return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(number)]
+class Forks:
+    """A copy of this process, from which others are forked. To be made where a test's module ends."""
+
+    def __init__(self):
+        self.end, other = multiprocessing.Pipe()
+        if os.fork() == 0:
+            self.end.close()
+            self.serve(other)
+        other.close()
+
+    def serve(self, end) -> None:
+        """Fork what is asked for, until nobody can ask."""
+        try:
+            while True:
+                number, folder, *task = end.recv()
+                said = ""
+                try:
+                    torch.multiprocessing.start_processes(joined, (number, folder, *task), number, start_method="fork")
+                except Exception as error:
+                    said = str(error)
+                end.send(said)
+        finally:
+            os._exit(0)
+
+    def together(self, number: int, folder: Path, function: Callable, *given) -> list:
+        """What a function returns in each of some processes. ChildProcessError where one was killed, or raised."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (folder / "store", *folder.glob("*.pickle")):
+            old.unlink(missing_ok=True)
+        self.end.send((number, str(folder), function, given))
+        if said := self.end.recv():
+            raise ChildProcessError(said)
+        found = [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(number)]
+        for one in found:
+            if isinstance(one, RuntimeError):
+                raise ChildProcessError(str(one))
+        return found

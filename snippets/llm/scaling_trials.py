@@ -1,0 +1,244 @@
+"""The lab's experiments with real processes: `python -m snippets.llm.scaling_trials agree out.json` …
+
+They are forks of one process, so that torch is imported once, and talk by gloo.
+"""
+
+import json
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from snippets.data.text import documents, is_held_out
+from snippets.llm import scaling as page
+from snippets.llm.decoder_only import Config, Llama
+from snippets.llm.scaling_costs import Size, copies_bytes, shards_bytes
+
+CONFIG = Config(context=64, width=64, hidden=176, num_layers=3, num_heads=4)
+TEXT = 400  # documents of Python's help and docstrings
+SETTINGS = page.Settings(steps=20, a_step=16, each=2, warm_up=4, save_every=8)
+KILLED = page.Settings(steps=40, a_step=16, each=4, warm_up=4, save_every=5)
+SECONDS = 2.0  # that a speed is measured
+
+
+def member(rank: int, number: int, folder: str, function: Callable, given: tuple) -> None:
+    """What each process does."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(f"{folder}/store", number), rank=rank, world_size=number
+    )
+    found = function(*given)
+    if rank == 0:
+        torch.save(found, f"{folder}/found")
+    dist.destroy_process_group()
+
+
+def together(number: int, function: Callable, *given):
+    """What a function returns in the first of some processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = number, folder, function, given
+        torch.multiprocessing.start_processes(member, arguments, nprocs=number, start_method="fork")
+        return torch.load(f"{folder}/found")
+
+
+def shards(folder: Path) -> Path:
+    """Some documents of the site's text, as shards."""
+    (folder / "text").mkdir()
+    names = [name for name in sorted(documents()) if not is_held_out(name)][:TEXT]
+    for number, name in enumerate(names):
+        (folder / "text" / f"{number:04}.txt").write_text(documents()[name], encoding="utf-8")
+    page.write_shards(folder / "text", folder / "shards", size=100_000)
+    return folder / "shards"
+
+
+def model(way: Callable, seed: int = 0, half: bool = False):
+    """A Llama whose first weights are those of a seed, spread over the processes."""
+    torch.manual_seed(seed)
+    return way(Llama(CONFIG), half)
+
+
+def train(way: Callable, out: Path, text: Path, settings: page.Settings) -> tuple[list[float], dict]:
+    """Losses and weights."""
+    spread = model(way, settings.seed)
+    log = page.run(spread, page.Windows(text, CONFIG.context), out, settings)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return [line["loss"] for line in log], get_model_state_dict(spread, options=options)
+
+
+def agree(folder: Path) -> dict:
+    """How far copies and shards of two and four processes are from one after twenty steps; three seeds."""
+    text, found = shards(folder), {}
+    for seed in range(3):
+        settings = page.Settings(**vars(SETTINGS) | {"seed": seed})
+        alone = page.Settings(**vars(settings) | {"each": settings.a_step})
+        losses, weights = together(1, train, page.replicated, folder / f"one{seed}", text, alone)
+        for number in (2, 4):
+            for way in (page.replicated, page.sharded):
+                out = folder / f"{way.__name__}{number}{seed}"
+                others, theirs = together(number, train, way, out, text, settings)
+                row = found.setdefault(f"{way.__name__}.{number}", {"weights": [], "losses": []})
+                row["weights"].append(max((weights[k] - theirs[k]).abs().max().item() for k in weights))
+                row["losses"].append(max(abs(a - b) for a, b in zip(losses, others, strict=True)))
+    return found
+
+
+def killed(
+    folder: Path, text: Path, number: int, way: Callable, everyone: bool, chance: random.Random
+) -> dict:
+    """Train, kill -9 one process or all at some moment (chance), look at what is left, and train on."""
+    arguments = number, str(folder), train, (way, folder / "out", text, KILLED)
+    folder.mkdir()
+    context = torch.multiprocessing.start_processes(
+        member, arguments, number, join=False, start_method="fork"
+    )
+    at, log = chance.randrange(6, KILLED.steps - 1), folder / "out/log.jsonl"
+    while len(page.read_log(log)) < at:
+        time.sleep(0.002)
+    time.sleep(chance.random() * 0.05)
+    victims = context.processes if everyone else [chance.choice(context.processes)]
+    for victim in victims:
+        victim.kill()  # signal 9
+    for process in context.processes:
+        process.join(20)
+        process.kill()  # those that wait for a dead one
+        process.join()
+    killed_by = [process.exitcode for process in victims]
+    done = len(page.read_log(log))
+    names = sorted(path.name for path in (folder / "out").glob("step-*"))
+    newest = max((int(name[5:13]) for name in names if not name.endswith(".part")), default=0)
+    (folder / "store").unlink()
+    losses, _ = together(number, train, way, folder / "out", text, KILLED)
+    half = [name for name in names if name.endswith(".part")]
+    return {
+        "done": done,
+        "newest": newest,
+        "half": half,
+        "killed": killed_by == [-signal.SIGKILL] * len(victims),
+    } | {"losses": losses}
+
+
+def kills(folder: Path) -> dict:
+    """Ten kills: of one process and of all, of copies and shards, of two and of four processes."""
+    text, chance, rows = shards(folder), random.Random(0), []
+    whole = {}
+    for trial in range(10):
+        number, way = (2, 2, 2, 4, 2)[trial % 5], (page.sharded, page.replicated)[trial % 2]
+        if (number, way) not in whole:
+            whole[number, way] = together(number, train, way, folder / f"whole{trial}", text, KILLED)[0]
+        row = killed(folder / f"trial{trial}", text, number, way, trial >= 5, chance)
+        losses = row.pop("losses")
+        same = losses == whole[number, way]
+        rows.append(row | {"processes": number, "way": way.__name__, "everyone": trial >= 5, "same": same})
+        print(rows[-1], flush=True)
+    return {"rows": rows, "every": KILLED.save_every}
+
+
+def elsewhere(folder: Path) -> dict:
+    """A run of two processes goes on in one and in four: how far its losses are off; three seeds."""
+    text, found = shards(folder), {"1": [], "4": []}
+    for seed in range(3):
+        settings = page.Settings(**vars(KILLED) | {"seed": seed, "steps": 20})
+        whole, _ = together(2, train, page.sharded, folder / f"two{seed}", text, settings)
+        for number in (1, 4):
+            shutil.copytree(folder / f"two{seed}", folder / f"{number}{seed}")
+            shutil.rmtree(folder / f"{number}{seed}/step-00000020")
+            losses, _ = together(number, train, page.sharded, folder / f"{number}{seed}", text, settings)
+            found[str(number)].append(max(abs(a - b) for a, b in zip(whole, losses, strict=True)))
+    return found
+
+
+def sent() -> int:
+    """Bytes that went over the loopback device so far."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split(":")[1].split()[8]) for line in lines if "lo:" in line)
+
+
+def counted(way: Callable, half: bool, rounds: int) -> float:
+    """Bytes that a process sends in a step: of three steps, after two others, everything counted."""
+    spread = model(way, half=half)
+    optimizer, windows = page.make_optimizer(spread), [torch.randint(256, (2, 33))] * rounds
+    marks = []
+    for steps in (2, 3):
+        for _ in range(steps):
+            page.train_step(spread, optimizer, windows, 1.0)
+        dist.barrier()
+        time.sleep(0.3)
+        marks.append(sent())
+        dist.barrier()
+    return (marks[1] - marks[0]) / 3 / dist.get_world_size()
+
+
+def traffic(folder: Path) -> dict:
+    """Bytes of a step, counted and by the formulas. Runs in a network of its own: unshare -n."""
+    weights = sum(p.numel() for p in Llama(CONFIG).parameters())
+    size = Size(3, 64, 32, 176, 4, 256, tied=True)
+    if size.weights != weights:
+        raise ValueError(f"a formula for {weights} weights is expected, given one for {size.weights}")
+    rows = []
+    for number in (2, 4):
+        for half, rounds in ((False, 1), (False, 2), (True, 1), (True, 2)):
+            count = together(number, counted, page.sharded, half, rounds)
+            formula = shards_bytes(size, number, rounds, 2 if half else 4)
+            twice = (
+                formula + (number - 1) / number * 4 * weights
+            )  # a sum of which each keeps a part, as two rings
+            row = {"processes": number, "half": half, "rounds": rounds, "counted": count}
+            rows.append(row | {"way": "sharded", "formula": formula, "gloo": twice})
+        for rounds in (1, 2):
+            count = together(number, counted, page.replicated, False, rounds)
+            formula = copies_bytes(weights, number)
+            row = {"processes": number, "half": False, "rounds": rounds, "counted": count}
+            rows.append(row | {"way": "replicated", "formula": formula, "gloo": formula})
+    return {"rows": rows, "weights": weights}
+
+
+def speed(way: Callable) -> tuple[float, float]:
+    """Tokens a second of all processes together, and CPU seconds for a million tokens."""
+    spread = model(way)
+    optimizer, windows = page.make_optimizer(spread), [torch.randint(256, (8, CONFIG.context + 1))]
+    page.train_step(spread, optimizer, windows, 1.0)
+    dist.barrier()
+    start, used, steps = time.perf_counter(), time.process_time(), 0
+    going = torch.ones(())  # ()
+    while going:
+        page.train_step(spread, optimizer, windows, 1.0)
+        steps += 1
+        going.fill_(time.perf_counter() - start < SECONDS)
+        dist.broadcast(going, 0)
+    seconds, cpu = time.perf_counter() - start, torch.tensor(time.process_time() - used)  # _, ()
+    dist.all_reduce(cpu)
+    tokens = steps * windows[0][:, 1:].numel() * dist.get_world_size()
+    return tokens / seconds, cpu.item() / tokens * 1e6
+
+
+def speeds(folder: Path) -> dict:
+    """Both speeds by number of processes; three times, taking turns."""
+    found = {}
+    for _ in range(3):
+        for way in (page.replicated, page.sharded):
+            for number in (1, 2, 4):
+                found.setdefault(f"{way.__name__}.{number}", []).append(together(number, speed, way))
+    return found
+
+
+TRIALS = {"agree": agree, "kills": kills, "elsewhere": elsewhere, "traffic": traffic, "speeds": speeds}
+
+
+def main() -> None:
+    """One experiment; what it found becomes JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = TRIALS[sys.argv[1]](Path(folder))
+    Path(sys.argv[2]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
