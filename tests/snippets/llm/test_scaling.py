@@ -177,13 +177,13 @@ WAYS = page.replicated, page.sharded
 
 @pytest.mark.parametrize("way", ["replicated", "sharded"])
 def test_two_processes_with_accumulation_and_clipping_train_as_one(way, one, two):
-    """Four rounds of two windows each; the gradient is longer than 1 in some steps."""
+    """Four rounds of two windows each; each gradient is cut."""
     found, folder = two
     losses, weights = found[0][way]
     assert len(losses) == 20 and losses == pytest.approx(one[0][0], abs=1e-5)
     assert apart(weights, one[0][1]) < 1e-5
     lengths = [line["length"] for line in page.read_log(folder / way / "log.jsonl")]
-    assert min(lengths) < 1 < max(lengths)
+    assert min(lengths) > 1  # each is cut
     assert apart(weights, whole_of_the_start()) > 1e-2  # it learnt something
 
 
@@ -248,6 +248,22 @@ def test_uneven_batches_count_by_tokens_and_clipping_sees_the_whole_gradient(way
     moved = apart(whole_of_the_start(), alone[2])
     for wrong in ("mean_of_means", "clipped_before"):
         assert apart(found[0][wrong][2], alone[2]) > 0.05 * moved
+
+
+@pytest.mark.equation("scaling-loss", of=page.train_step)
+def test_the_loss_is_all_nats_over_all_tokens(alone, formula):
+    torch.manual_seed(0)
+    model, parts = page.replicated(Llama(CONFIG)), uneven()
+    with torch.no_grad():
+        logits = [model(window[:, :-1].clamp(min=0)) for window in parts]
+    targets = [window[:, 1:] for window in parts]
+    nats = [
+        F.cross_entropy(one.flatten(0, 1), two.flatten(), ignore_index=page.IGNORED, reduction="none").view(2, 12)
+        for one, two in zip(logits, targets, strict=True)
+    ]
+    loss, _ = page.train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), parts, 1.0)
+    names = {"p": range(2), "u_p": lambda p: nats[p].sum(), "m_p": lambda p: (nats[p] != 0).sum()}
+    formula("scaling-loss").holds(names | {r"\mathcal{L}": loss})
 
 
 def test_one_process_takes_the_step_that_autograd_says(alone):
