@@ -87,7 +87,8 @@ class Windows(Dataset):
         while missing:  # once, or more often where a window goes on in the next shard
             shard = bisect.bisect(self.ends, place)
             part = self.shards[shard][place - self.ends[shard] :][:missing]
-            parts.append(torch.from_numpy(part.astype(np.int64)))  # _ (K,)
+            codes = torch.from_numpy(part.astype(np.int64))  # (K,)
+            parts.append(codes)
             place, missing = place + len(part), missing - len(part)
         window = torch.cat(parts)  # (T + 1,)
         return window
@@ -152,7 +153,8 @@ def replicated(model: Llama, half: bool = False) -> nn.Module:
     """A copy in each process. half: matrix products in bfloat16, weights and sums in float32."""
     device = next(model.parameters()).device
     copy = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-    copy(torch.zeros(1, 1, dtype=torch.long, device=device)).sum().backward()  # ()
+    logits = copy(torch.zeros(1, 1, dtype=torch.long, device=device))  # (1, 1, V)
+    logits.sum().backward()
     copy.zero_grad()  # after its first pass, it sums in another order: a run that goes on has to do so, too
     if half:
         copy.forward = torch.autocast(device.type, torch.bfloat16)(copy.forward)

@@ -1,10 +1,10 @@
 """Many processes train as one does: real ones, by gloo, against one; with wrong ways beside the right ones."""
+# ruff: noqa: F811  fixtures come from scaling_cases
 
 import json
 import resource
 import shutil
 import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,51 +12,25 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from snippets.llm import scaling as page
 from snippets.llm.checkpoints import load_llama
-from snippets.llm.decoder_only import Config, Llama
-from snippets.llm.scaling_checkpoints import Checkpoints, check_whole, export
+from snippets.llm.decoder_only import Llama
+from snippets.llm.scaling_checkpoints import export
 from tests.snippets.llm.processes import Forks
-
-CONFIG = Config(context=16, width=24, hidden=40, num_layers=2, num_heads=4)
-SETTINGS = page.Settings(steps=20, a_step=16, each=2, warm_up=4, save_every=6)
-
-
-@pytest.fixture
-def alone():
-    """One process that is all of them."""
-    with a_group():
-        yield
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    """Three texts of other bytes, in shards of 700 tokens: 1,800 with the ends of the texts."""
-    folder = tmp_path_factory.mktemp("text")
-    generator = torch.Generator().manual_seed(0)
-    for name, size in (("b/two.md", 1000), ("one.txt", 300), ("three.py", 497)):
-        (folder / name).parent.mkdir(exist_ok=True)
-        letters = torch.randint(97, 101, (size,), generator=generator).tolist()
-        (folder / name).write_bytes(bytes(letters))
-    (folder / "no.bin").write_bytes(b"x" * 50)
-    page.write_shards(folder, folder / "shards", size=700)
-    return folder / "shards"
-
-
-def whole(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All weights, in the first process."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-
-
-def apart(one: dict, other: dict) -> float:
-    """The largest difference of two models' weights."""
-    assert one.keys() == other.keys()
-    return max((one[name] - other[name]).abs().max().item() for name in one)
-
+from tests.snippets.llm.scaling_cases import (  # noqa: F401
+    CONFIG,
+    SETTINGS,
+    a_group,
+    alone,
+    apart,
+    shards,
+    train,
+    whole,
+    whole_of_the_start,
+)
 
 # the text
 
@@ -125,24 +99,6 @@ def test_the_loader_leaves_the_generator_of_dropout_alone(alone, shards):
 # the step
 
 
-def train(way, folder: Path, shards: Path, settings=SETTINGS, change=lambda model: model) -> tuple[list, dict]:
-    """Losses and weights of a run from the first weights that all share."""
-    torch.manual_seed(0)
-    model = way(change(Llama(CONFIG)))
-    log = page.run(model, page.Windows(shards, 16), folder, settings)
-    return [line["loss"] for line in log], whole(model)
-
-
-@contextmanager
-def a_group():
-    """One process that is all of them."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, shards):
     """What one process learns in twenty steps of one round, and its steps on uneven batches."""
@@ -185,12 +141,6 @@ def test_two_processes_with_accumulation_and_clipping_train_as_one(way, one, two
     lengths = [line["length"] for line in page.read_log(folder / way / "log.jsonl")]
     assert min(lengths) > 1  # each is cut
     assert apart(weights, whole_of_the_start()) > 1e-2  # it learnt something
-
-
-def whole_of_the_start() -> dict[str, torch.Tensor]:
-    """The first weights."""
-    torch.manual_seed(0)
-    return dict(Llama(CONFIG).state_dict())
 
 
 def uneven() -> list[torch.Tensor]:
@@ -409,54 +359,6 @@ def test_a_full_disk_is_told_in_a_line_and_costs_no_checkpoint(shards, tmp_path)
         FORKS.together(1, tmp_path, full, tmp_path / "out", shards)
     assert "File too large" in str(error.value) and "\n" not in str(error.value)
     assert (tmp_path / "out/step-00000006").is_dir() and not (tmp_path / "out/step-00000012").exists()
-
-
-def test_what_is_not_whole_or_not_ones_own_is_refused(alone, shards, tmp_path):
-    train(page.sharded, tmp_path, shards, page.Settings(steps=3, a_step=16, each=2))
-    folder = tmp_path / "step-00000003"
-    weights, tokens = sum(p.numel() for p in Llama(CONFIG).parameters()), 1800
-    about = {"weights": weights, "tokens": tokens, "a_step": 16, "seed": 0}
-    assert check_whole(folder, about) == 1
-    for other in ({"weights": 5}, {"seed": 1}, {"a_step": 8}):
-        with pytest.raises(ValueError, match=f"{next(iter(other))} .* is expected, given .*another run's"):
-            check_whole(folder, about | other)
-    with pytest.raises(ValueError, match="seed 1 is expected, given 0 in step-00000003: it is another run's"):
-        train(page.sharded, tmp_path, shards, page.Settings(steps=3, a_step=16, each=2, seed=1))
-    shard = next(folder.glob("*.distcp"))
-    whole_shard = shard.read_bytes()
-    shard.write_bytes(whole_shard[:-50])
-    with pytest.raises(ValueError, match=f"a shard {shard.name} of .* bytes is expected in step-00000003, given"):
-        check_whole(folder, about)
-    shard.unlink()
-    with pytest.raises(ValueError, match="given no file"):
-        check_whole(folder, about)
-
-
-def test_old_checkpoints_go_and_the_newest_stay(alone, shards, tmp_path):
-    train(page.sharded, tmp_path, shards, page.Settings(steps=10, a_step=16, each=4, save_every=2))
-    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000008", "step-00000010"]
-    assert Checkpoints(tmp_path, {}, kept=1).complete()[-1].name == "step-00000010"
-
-
-# the folder at the end
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_folder_at_the_end_is_transformers(alone, tied, tmp_path, agrees):
-    from transformers import LlamaForCausalLM
-
-    config = Config(41, 16, 24, 40, 3, 6, 2, tied=tied, eps=1e-4)
-    model = Llama(config)
-    for p in model.parameters():
-        p.data += 0.1 * torch.randn_like(p)
-    tokens = torch.randint(41, (2, 9))
-    ours = model(tokens)
-    spread = page.sharded(model)
-    export(spread, config, tmp_path)
-    theirs = LlamaForCausalLM.from_pretrained(tmp_path)(tokens).logits
-    agrees(ours, theirs, "transformers.LlamaForCausalLM", 1e-5)
-    assert (load_llama(tmp_path)(tokens) - ours).abs().max() < 1e-6
-    assert load_llama(tmp_path).config == config
 
 
 def test_shards_of_two_processes_make_one_folder(two):
