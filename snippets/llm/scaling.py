@@ -1,7 +1,7 @@
 """One model trained by many processes, with PyTorch's torch.distributed: copies (Li et al. 2020, arXiv
 2006.15704), or shards (`fully_shard`, Zhao et al. 2023, 2304.11277, after ZeRO, 1910.02054).
 
-Shapes: B windows that a process reads at once, T positions, V vocabulary, K tokens of a part..
+Shapes: B windows that a process reads at once, T positions, V vocabulary.
 A step is counted from 0. A window is T + 1 tokens: each of the first T has the one after it as its target.
 """
 
@@ -87,7 +87,7 @@ class Windows(Dataset):
         while missing:  # once, or more often where a window goes on in the next shard
             shard = bisect.bisect(self.ends, place)
             part = self.shards[shard][place - self.ends[shard] :][:missing]
-            codes = torch.from_numpy(part.astype(np.int64))  # (K,)
+            codes = torch.from_numpy(part.astype(np.int64))  # (_,)
             parts.append(codes)
             place, missing = place + len(part), missing - len(part)
         window = torch.cat(parts)  # (T + 1,)

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,13 +19,11 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from snippets.data.text import documents, is_held_out
 from snippets.llm import scaling as page
 from snippets.llm.decoder_only import Config, Llama
 from snippets.llm.scaling_costs import Size, copies_bytes, shards_bytes
 
 CONFIG = Config(context=64, width=64, hidden=176, num_layers=3, num_heads=4)
-TEXT = 400  # documents of Python's help and docstrings
 SETTINGS = page.Settings(steps=20, a_step=16, each=2, warm_up=4, save_every=8)
 KILLED = page.Settings(steps=40, a_step=16, each=4, warm_up=4, save_every=5)
 SECONDS = 2.0  # that a speed is measured
@@ -51,12 +50,8 @@ def together(number: int, function: Callable, *given):
 
 
 def shards(folder: Path) -> Path:
-    """Some documents of the site's text, as shards."""
-    (folder / "text").mkdir()
-    names = [name for name in sorted(documents()) if not is_held_out(name)][:TEXT]
-    for number, name in enumerate(names):
-        (folder / "text" / f"{number:04}.txt").write_text(documents()[name], encoding="utf-8")
-    page.write_shards(folder / "text", folder / "shards", size=100_000)
+    """The text of Python's help topics, which is the page's program's too, as shards."""
+    page.write_shards(Path(sysconfig.get_path("stdlib"), "pydoc_data"), folder / "shards", size=100_000)
     return folder / "shards"
 
 

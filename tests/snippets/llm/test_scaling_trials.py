@@ -22,8 +22,7 @@ def test_bytes_on_the_loopback_device_are_counted(alone, monkeypatch):
     assert trials.counted(page.replicated, False, 1) == pytest.approx(200)  # of three steps
 
 
-def test_a_run_gives_losses_and_weights(alone, monkeypatch, tmp_path):
-    monkeypatch.setattr(trials, "TEXT", 30)
+def test_a_run_gives_losses_and_weights(alone, tmp_path):
     text = trials.shards(tmp_path)
     settings = page.Settings(steps=2, a_step=4, each=2)
     losses, weights = trials.train(page.sharded, tmp_path / "out", text, settings)
