@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+import torch.nn.functional as F
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from snippets.llm import scaling as page
@@ -151,6 +153,50 @@ def elsewhere(folder: Path) -> dict:
     return found
 
 
+def gradients(text: Path, seed: int) -> dict[str, torch.Tensor]:
+    """Of two processes, one of which has short windows: the right gradient and wrong ones, cut to 0.1."""
+    windows, found = page.Windows(text, CONFIG.context), {}
+    rows = torch.randint(len(windows), (4,), generator=torch.Generator().manual_seed(seed)).tolist()
+    batch = torch.stack([windows[row] for row in rows])  # (B, T + 1)
+    batch[2:, 9:] = page.IGNORED  # 8 targets are left
+    mine = batch.chunk(2)[dist.get_rank()]  # (B, T + 1)
+
+    def collect(spread, name):
+        found[name] = torch.cat([p.grad.flatten() for p in spread.parameters()])  # (W,)
+
+    right = model(page.replicated)
+    optimizer = torch.optim.SGD(right.parameters(), lr=0.0)
+    optimizer.zero_grad = lambda: None
+    page.train_step(right, optimizer, [mine], 0.1)
+    collect(right, "right")
+    means = model(page.replicated)
+    logits, targets = means(mine[:, :-1].clamp(min=0)).flatten(0, 1), mine[:, 1:].flatten()  # (_, V), (_,)
+    F.cross_entropy(logits, targets, ignore_index=page.IGNORED).backward()
+    nn.utils.clip_grad_norm_(means.parameters(), 0.1)
+    collect(means, "means")
+    early = model(page.replicated)
+    with early.no_sync():
+        logits = early(mine[:, :-1].clamp(min=0)).flatten(0, 1)  # (_, V)
+        nats = F.cross_entropy(logits, targets, ignore_index=page.IGNORED, reduction="sum")  # ()
+        (nats * 2 / (2 * CONFIG.context + 16)).backward()
+    nn.utils.clip_grad_norm_(early.parameters(), 0.1)
+    for p in early.parameters():
+        dist.all_reduce(p.grad)
+        p.grad /= 2
+    collect(early, "clipped early")
+    return found
+
+
+def wrong(folder: Path) -> dict:
+    """How far wrong gradients are from the right one, relative to its length; five batches."""
+    text, rows = shards(folder), {"means": [], "clipped early": []}
+    for seed in range(5):
+        found = together(2, gradients, text, seed)
+        for name, distances in rows.items():
+            distances.append((found[name] - found["right"]).norm().item() / found["right"].norm().item())
+    return rows
+
+
 def sent() -> int:
     """Bytes that went over the loopback device so far."""
     lines = Path("/proc/net/dev").read_text().splitlines()
@@ -225,7 +271,14 @@ def speeds(folder: Path) -> dict:
     return found
 
 
-TRIALS = {"agree": agree, "kills": kills, "elsewhere": elsewhere, "traffic": traffic, "speeds": speeds}
+TRIALS = {
+    "agree": agree,
+    "kills": kills,
+    "elsewhere": elsewhere,
+    "wrong": wrong,
+    "traffic": traffic,
+    "speeds": speeds,
+}
 
 
 def main() -> None:

@@ -130,6 +130,13 @@ def test_the_reported_hours_are_more_than_the_formula_s(results):
     assert hours["b70"] == pytest.approx(6 * 70.55e9 * 15e12 / 4e14 / 3600, rel=1e-2) and hours["b70"] < 6.4e6
 
 
+@pytest.mark.claim("scaling-wrong")
+def test_wrong_means_and_early_cuts_move_the_gradient(results):
+    wrong = results(LAB)["wrong"]
+    for name in ("means", "clipped"):
+        assert len(seeds(wrong[name])) == 5 and all(0.02 < distance < 2 for distance in seeds(wrong[name]))
+
+
 # what needs no run
 
 
