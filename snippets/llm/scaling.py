@@ -292,7 +292,7 @@ def run(model: nn.Module, windows: Windows, out: Path, settings: Settings) -> li
 
 
 # --8<-- [start:main]
-STEPS = 120
+STEPS = 80
 CONFIG = Config(context=128, width=96, hidden=256, num_layers=3, num_heads=4)
 
 

@@ -15,7 +15,7 @@ from snippets.ddpm import NoiseSchedule, ddpm_loss
 
 # --8<-- [start:unet]
 def sharded_unet(unet: UNet) -> nn.Module:
-    """A part of each weight in each process; whole ones are gathered for a block of residuals or attention."""
+    """A part of each weight in each process; whole ones are gathered for a residual block or attention."""
     mesh = init_device_mesh(next(unet.parameters()).device.type, (dist.get_world_size(),))
     for part in list(unet.modules()):
         if isinstance(part, ResBlock | Attention):  # a Stage is never called itself: it would gather nothing
