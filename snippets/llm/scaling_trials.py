@@ -1,6 +1,8 @@
 """The lab's experiments with real processes: `python -m snippets.llm.scaling_trials agree out.json` …
 
 They are forks of one process, so that torch is imported once, and talk by gloo.
+
+Shapes: B windows that a process reads at once, T positions, V vocabulary, W weights.
 """
 
 import json

@@ -5,7 +5,7 @@ import pytest
 
 from snippets.llm import scaling as page
 from snippets.llm import scaling_trials as trials
-from tests.snippets.llm.scaling_cases import alone  # noqa: F401  a fixture
+from tests.snippets.llm.scaling_cases import alone, shards  # noqa: F401  fixtures
 
 
 def test_speeds_are_tokens_over_seconds(alone, monkeypatch):
@@ -27,3 +27,10 @@ def test_a_run_gives_losses_and_weights(alone, tmp_path):
     settings = page.Settings(steps=2, a_step=4, each=2)
     losses, weights = trials.train(page.sharded, tmp_path / "out", text, settings)
     assert len(losses) == 2 and "head.weight" in weights
+
+
+def test_wrong_gradients_are_cut_too_and_are_others(alone, shards):
+    found = trials.gradients(shards, seed=0)  # of one process, whose windows are both whole
+    assert all(0.02 < gradient.norm() <= 0.1 + 1e-6 for gradient in found.values())
+    assert (found["means"] - found["right"]).abs().max() < 1e-6
+    assert (found["clipped early"] - found["right"] / 2).abs().max() < 1e-6  # the other process's half is missing
