@@ -161,7 +161,7 @@ def gradients(text: Path, seed: int) -> dict[str, torch.Tensor]:
     rows = torch.randint(len(windows), (4,), generator=torch.Generator().manual_seed(seed)).tolist()
     batch = torch.stack([windows[row] for row in rows])  # (B, T + 1)
     batch[2:, 9:] = page.IGNORED  # 8 targets are left
-    mine = batch.chunk(2)[dist.get_rank()]  # (B, T + 1)
+    mine = batch.chunk(2)[dist.get_rank()]  # (_, T + 1)
 
     def collect(spread, name):
         found[name] = torch.cat([p.grad.flatten() for p in spread.parameters()])  # (W,)
