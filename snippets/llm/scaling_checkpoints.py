@@ -54,7 +54,7 @@ class Checkpoints:
         }
         part = self.folder / f"step-{step:08}.part"
         if dist.get_rank() == 0:
-            part.mkdir()
+            part.mkdir(exist_ok=True)  # another process may have come first
             about = self.settings | {"processes": dist.get_world_size()}
             (part / "settings.json").write_text(json.dumps(about))
         self.pending = part, dcp.async_save(state, checkpoint_id=part, process_group=self.group)
