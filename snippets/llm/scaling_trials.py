@@ -29,8 +29,8 @@ from snippets.llm.scaling_costs import Size, copies_bytes, shards_bytes
 
 CONFIG = Config(context=64, width=64, hidden=176, num_layers=3, num_heads=4)
 SETTINGS = page.Settings(steps=20, a_step=16, each=2, warm_up=4, save_every=8)
-KILLED = page.Settings(steps=40, a_step=16, each=4, warm_up=4, save_every=5)
-SECONDS = 2.0  # that a speed is measured
+KILLED = page.Settings(steps=30, a_step=16, each=4, warm_up=4, save_every=5)
+SECONDS = 1.0  # that a speed is measured
 
 
 def member(rank: int, number: int, folder: str, function: Callable, given: tuple) -> None:
@@ -73,20 +73,32 @@ def train(way: Callable, out: Path, text: Path, settings: page.Settings) -> tupl
     return [line["loss"] for line in log], get_model_state_dict(spread, options=options)
 
 
+WAYS = page.replicated, page.sharded
+SEEDS = range(3)
+
+
+def trained(folder: Path, text: Path, each: int) -> dict:
+    """Losses and weights after twenty steps, for copies and shards and each seed."""
+    found = {}
+    for way in WAYS:
+        for seed in SEEDS:
+            settings = page.Settings(**vars(SETTINGS) | {"seed": seed, "each": each})
+            found[way.__name__, seed] = train(way, folder / f"{way.__name__}{seed}", text, settings)
+    return found
+
+
 def agree(folder: Path) -> dict:
     """How far copies and shards of two and four processes are from one after twenty steps; three seeds."""
     text, found = shards(folder), {}
-    for seed in range(3):
-        settings = page.Settings(**vars(SETTINGS) | {"seed": seed})
-        alone = page.Settings(**vars(settings) | {"each": settings.a_step})
-        losses, weights = together(1, train, page.replicated, folder / f"one{seed}", text, alone)
-        for number in (2, 4):
-            for way in (page.replicated, page.sharded):
-                out = folder / f"{way.__name__}{number}{seed}"
-                others, theirs = together(number, train, way, out, text, settings)
-                row = found.setdefault(f"{way.__name__}.{number}", {"weights": [], "losses": []})
-                row["weights"].append(max((weights[k] - theirs[k]).abs().max().item() for k in weights))
-                row["losses"].append(max(abs(a - b) for a, b in zip(losses, others, strict=True)))
+    alone = together(1, trained, folder / "1", text, SETTINGS.a_step)
+    for number in (2, 4):
+        for (way, seed), (losses, weights) in together(
+            number, trained, folder / f"{number}", text, 2
+        ).items():
+            expected, right = alone["replicated", seed]
+            row = found.setdefault(f"{way}.{number}", {"weights": [], "losses": []})
+            row["weights"].append(max((weights[k] - right[k]).abs().max().item() for k in right))
+            row["losses"].append(max(abs(a - b) for a, b in zip(losses, expected, strict=True)))
     return found
 
 
@@ -141,17 +153,23 @@ def kills(folder: Path) -> dict:
     return {"rows": rows, "every": KILLED.save_every}
 
 
+def seeded(folder: Path, text: Path) -> list[list[float]]:
+    """Losses of twenty steps in shards, for each seed; what is in the folder goes on."""
+    made = [page.Settings(**vars(KILLED) | {"seed": seed, "steps": 20}) for seed in SEEDS]
+    return [train(page.sharded, folder / f"{settings.seed}", text, settings)[0] for settings in made]
+
+
 def elsewhere(folder: Path) -> dict:
     """A run of two processes goes on in one and in four: how far its losses are off; three seeds."""
-    text, found = shards(folder), {"1": [], "4": []}
-    for seed in range(3):
-        settings = page.Settings(**vars(KILLED) | {"seed": seed, "steps": 20})
-        whole, _ = together(2, train, page.sharded, folder / f"two{seed}", text, settings)
-        for number in (1, 4):
-            shutil.copytree(folder / f"two{seed}", folder / f"{number}{seed}")
-            shutil.rmtree(folder / f"{number}{seed}/step-00000020")
-            losses, _ = together(number, train, page.sharded, folder / f"{number}{seed}", text, settings)
-            found[str(number)].append(max(abs(a - b) for a, b in zip(whole, losses, strict=True)))
+    text, found = shards(folder), {}
+    whole = together(2, seeded, folder / "two", text)
+    for number in (1, 4):
+        shutil.copytree(folder / "two", folder / f"{number}")
+        for seed in SEEDS:
+            shutil.rmtree(folder / f"{number}/{seed}/step-00000020")
+        losses = together(number, seeded, folder / f"{number}", text)
+        pairs = zip(whole, losses, strict=True)
+        found[f"{number}"] = [max(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in pairs]
     return found
 
 
@@ -189,14 +207,19 @@ def gradients(text: Path, seed: int) -> dict[str, torch.Tensor]:
     return found
 
 
+def all_gradients(text: Path) -> list[dict]:
+    """Of five batches."""
+    return [gradients(text, seed) for seed in range(5)]
+
+
 def wrong(folder: Path) -> dict:
     """How far wrong gradients are from the right one, relative to its length; five batches."""
-    text, rows = shards(folder), {"means": [], "clipped early": []}
-    for seed in range(5):
-        found = together(2, gradients, text, seed)
-        for name, distances in rows.items():
-            distances.append((found[name] - found["right"]).norm().item() / found["right"].norm().item())
-    return rows
+    found = together(2, all_gradients, shards(folder))
+    length = [one["right"].norm().item() for one in found]
+    return {
+        name: [(one[name] - one["right"]).norm().item() / far for one, far in zip(found, length, strict=True)]
+        for name in ("means", "clipped early")
+    }
 
 
 def sent() -> int:
@@ -220,6 +243,15 @@ def counted(way: Callable, half: bool, rounds: int) -> float:
     return (marks[1] - marks[0]) / 3 / dist.get_world_size()
 
 
+CASES = [(page.sharded, half, rounds) for half in (False, True) for rounds in (1, 2)]
+CASES += [(page.replicated, False, rounds) for rounds in (1, 2)]
+
+
+def all_counted() -> list[float]:
+    """Bytes of a step, case by case."""
+    return [counted(*case) for case in CASES]
+
+
 def traffic(folder: Path) -> dict:
     """Bytes of a step, counted and by the formulas. Runs in a network of its own: unshare -n."""
     weights = sum(p.numel() for p in Llama(CONFIG).parameters())
@@ -228,19 +260,13 @@ def traffic(folder: Path) -> dict:
         raise ValueError(f"a formula for {weights} weights is expected, given one for {size.weights}")
     rows = []
     for number in (2, 4):
-        for half, rounds in ((False, 1), (False, 2), (True, 1), (True, 2)):
-            count = together(number, counted, page.sharded, half, rounds)
-            formula = shards_bytes(size, number, rounds, 2 if half else 4)
-            twice = (
-                formula + (number - 1) / number * 4 * weights
-            )  # a sum of which each keeps a part, as two rings
-            row = {"processes": number, "half": half, "rounds": rounds, "counted": count}
-            rows.append(row | {"way": "sharded", "formula": formula, "gloo": twice})
-        for rounds in (1, 2):
-            count = together(number, counted, page.replicated, False, rounds)
-            formula = copies_bytes(weights, number)
-            row = {"processes": number, "half": False, "rounds": rounds, "counted": count}
-            rows.append(row | {"way": "replicated", "formula": formula, "gloo": formula})
+        for (way, half, rounds), count in zip(CASES, together(number, all_counted), strict=True):
+            formula = gloo = copies_bytes(weights, number)
+            if way is page.sharded:
+                formula = shards_bytes(size, number, rounds, 2 if half else 4)
+                gloo = formula + (number - 1) / number * 4 * weights  # sums go to all, as for copies
+            row = {"processes": number, "way": way.__name__, "half": half, "rounds": rounds}
+            rows.append(row | {"counted": count, "formula": formula, "gloo": gloo})
     return {"rows": rows, "weights": weights}
 
 
@@ -263,13 +289,18 @@ def speed(way: Callable) -> tuple[float, float]:
     return tokens / seconds, cpu.item() / tokens * 1e6
 
 
+def all_speeds() -> dict[str, tuple[float, float]]:
+    """Of copies and of shards."""
+    return {way.__name__: speed(way) for way in WAYS}
+
+
 def speeds(folder: Path) -> dict:
     """Both speeds by number of processes; three times, taking turns."""
     found = {}
     for _ in range(3):
-        for way in (page.replicated, page.sharded):
-            for number in (1, 2, 4):
-                found.setdefault(f"{way.__name__}.{number}", []).append(together(number, speed, way))
+        for number in (1, 2, 4):
+            for name, values in together(number, all_speeds).items():
+                found.setdefault(f"{name}.{number}", []).append(values)
     return found
 
 
