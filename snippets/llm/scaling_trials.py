@@ -23,13 +23,24 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from snippets.llm import scaling as page
 from snippets.llm.decoder_only import Config, Llama
+from snippets.llm.scaling import (
+    IGNORED,
+    Settings,
+    Windows,
+    make_optimizer,
+    read_log,
+    replicated,
+    run,
+    sharded,
+    train_step,
+    write_shards,
+)
 from snippets.llm.scaling_costs import Size, copies_bytes, shards_bytes
 
 CONFIG = Config(context=64, width=64, hidden=176, num_layers=3, num_heads=4)
-SETTINGS = page.Settings(steps=20, a_step=16, each=2, warm_up=4, save_every=8)
-KILLED = page.Settings(steps=30, a_step=16, each=4, warm_up=4, save_every=5)
+SETTINGS = Settings(steps=20, a_step=16, each=2, warm_up=4, save_every=8)
+KILLED = Settings(steps=30, a_step=16, each=4, warm_up=4, save_every=5)
 SECONDS = 1.0  # that a speed is measured
 
 
@@ -55,7 +66,7 @@ def together(number: int, function: Callable, *given):
 
 def shards(folder: Path) -> Path:
     """The text of Python's help topics, which is the page's program's too, as shards."""
-    page.write_shards(Path(sysconfig.get_path("stdlib"), "pydoc_data"), folder / "shards", size=100_000)
+    write_shards(Path(sysconfig.get_path("stdlib"), "pydoc_data"), folder / "shards", size=100_000)
     return folder / "shards"
 
 
@@ -65,15 +76,15 @@ def model(way: Callable, seed: int = 0, half: bool = False):
     return way(Llama(CONFIG), half)
 
 
-def train(way: Callable, out: Path, text: Path, settings: page.Settings) -> tuple[list[float], dict]:
+def train(way: Callable, out: Path, text: Path, settings: Settings) -> tuple[list[float], dict]:
     """Losses and weights."""
     spread = model(way, settings.seed)
-    log = page.run(spread, page.Windows(text, CONFIG.context), out, settings)
+    log = run(spread, Windows(text, CONFIG.context), out, settings)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return [line["loss"] for line in log], get_model_state_dict(spread, options=options)
 
 
-WAYS = page.replicated, page.sharded
+WAYS = replicated, sharded
 SEEDS = range(3)
 
 
@@ -82,7 +93,7 @@ def trained(folder: Path, text: Path, each: int) -> dict:
     found = {}
     for way in WAYS:
         for seed in SEEDS:
-            settings = page.Settings(**vars(SETTINGS) | {"seed": seed, "each": each})
+            settings = Settings(**vars(SETTINGS) | {"seed": seed, "each": each})
             found[way.__name__, seed] = train(way, folder / f"{way.__name__}{seed}", text, settings)
     return found
 
@@ -112,7 +123,7 @@ def killed(
         member, arguments, number, join=False, start_method="fork"
     )
     at, log = chance.randrange(6, KILLED.steps - 1), folder / "out/log.jsonl"
-    while len(page.read_log(log)) < at:
+    while len(read_log(log)) < at:
         time.sleep(0.002)
     time.sleep(chance.random() * 0.05)
     victims = context.processes if everyone else [chance.choice(context.processes)]
@@ -123,7 +134,7 @@ def killed(
         process.kill()  # those that wait for a dead one
         process.join()
     killed_by = [process.exitcode for process in victims]
-    done = len(page.read_log(log))
+    done = len(read_log(log))
     names = sorted(path.name for path in (folder / "out").glob("step-*"))
     newest = max((int(name[5:13]) for name in names if not name.endswith(".part")), default=0)
     (folder / "store").unlink()
@@ -142,7 +153,7 @@ def kills(folder: Path) -> dict:
     text, chance, rows = shards(folder), random.Random(0), []
     whole = {}
     for trial in range(10):
-        number, way = (2, 2, 2, 4, 2)[trial % 5], (page.sharded, page.replicated)[trial % 2]
+        number, way = (2, 2, 2, 4, 2)[trial % 5], (sharded, replicated)[trial % 2]
         if (number, way) not in whole:
             whole[number, way] = together(number, train, way, folder / f"whole{trial}", text, KILLED)[0]
         row = killed(folder / f"trial{trial}", text, number, way, trial >= 5, chance)
@@ -155,8 +166,8 @@ def kills(folder: Path) -> dict:
 
 def seeded(folder: Path, text: Path) -> list[list[float]]:
     """Losses of twenty steps in shards, for each seed; what is in the folder goes on."""
-    made = [page.Settings(**vars(KILLED) | {"seed": seed, "steps": 20}) for seed in SEEDS]
-    return [train(page.sharded, folder / f"{settings.seed}", text, settings)[0] for settings in made]
+    made = [Settings(**vars(KILLED) | {"seed": seed, "steps": 20}) for seed in SEEDS]
+    return [train(sharded, folder / f"{settings.seed}", text, settings)[0] for settings in made]
 
 
 def elsewhere(folder: Path) -> dict:
@@ -175,29 +186,29 @@ def elsewhere(folder: Path) -> dict:
 
 def gradients(text: Path, seed: int) -> dict[str, torch.Tensor]:
     """Of two processes, one of which has short windows: the right gradient and wrong ones, cut to 0.1."""
-    windows, found = page.Windows(text, CONFIG.context), {}
+    windows, found = Windows(text, CONFIG.context), {}
     rows = torch.randint(len(windows), (4,), generator=torch.Generator().manual_seed(seed)).tolist()
     batch = torch.stack([windows[row] for row in rows])  # (B, T + 1)
-    batch[2:, 9:] = page.IGNORED  # 8 targets are left
+    batch[2:, 9:] = IGNORED  # 8 targets are left
     mine = batch.chunk(2)[dist.get_rank()]  # (_, T + 1)
 
     def collect(spread, name):
         found[name] = torch.cat([p.grad.flatten() for p in spread.parameters()])  # (W,)
 
-    right = model(page.replicated)
+    right = model(replicated)
     optimizer = torch.optim.SGD(right.parameters(), lr=0.0)
     optimizer.zero_grad = lambda: None
-    page.train_step(right, optimizer, [mine], 0.1)
+    train_step(right, optimizer, [mine], 0.1)
     collect(right, "right")
-    means = model(page.replicated)
+    means = model(replicated)
     logits, targets = means(mine[:, :-1].clamp(min=0)).flatten(0, 1), mine[:, 1:].flatten()  # (_, V), (_,)
-    F.cross_entropy(logits, targets, ignore_index=page.IGNORED).backward()
+    F.cross_entropy(logits, targets, ignore_index=IGNORED).backward()
     nn.utils.clip_grad_norm_(means.parameters(), 0.1)
     collect(means, "means")
-    early = model(page.replicated)
+    early = model(replicated)
     with early.no_sync():
         logits = early(mine[:, :-1].clamp(min=0)).flatten(0, 1)  # (_, V)
-        nats = F.cross_entropy(logits, targets, ignore_index=page.IGNORED, reduction="sum")  # ()
+        nats = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")  # ()
         (nats * 2 / (2 * CONFIG.context + 16)).backward()
     nn.utils.clip_grad_norm_(early.parameters(), 0.1)
     for p in early.parameters():
@@ -231,11 +242,11 @@ def sent() -> int:
 def counted(way: Callable, half: bool, rounds: int) -> float:
     """Bytes that a process sends in a step: of three steps, after two others, everything counted."""
     spread = model(way, half=half)
-    optimizer, windows = page.make_optimizer(spread), [torch.randint(256, (2, 33))] * rounds
+    optimizer, windows = make_optimizer(spread), [torch.randint(256, (2, 33))] * rounds
     marks = []
     for steps in (2, 3):
         for _ in range(steps):
-            page.train_step(spread, optimizer, windows, 1.0)
+            train_step(spread, optimizer, windows, 1.0)
         dist.barrier()
         time.sleep(0.3)
         marks.append(sent())
@@ -243,8 +254,8 @@ def counted(way: Callable, half: bool, rounds: int) -> float:
     return (marks[1] - marks[0]) / 3 / dist.get_world_size()
 
 
-CASES = [(page.sharded, half, rounds) for half in (False, True) for rounds in (1, 2)]
-CASES += [(page.replicated, False, rounds) for rounds in (1, 2)]
+CASES = [(sharded, half, rounds) for half in (False, True) for rounds in (1, 2)]
+CASES += [(replicated, False, rounds) for rounds in (1, 2)]
 
 
 def all_counted() -> list[float]:
@@ -262,7 +273,7 @@ def traffic(folder: Path) -> dict:
     for number in (2, 4):
         for (way, half, rounds), count in zip(CASES, together(number, all_counted), strict=True):
             formula = gloo = copies_bytes(weights, number)
-            if way is page.sharded:
+            if way is sharded:
                 formula = shards_bytes(size, number, rounds, 2 if half else 4)
                 gloo = formula + (number - 1) / number * 4 * weights  # sums go to all, as for copies
             row = {"processes": number, "way": way.__name__, "half": half, "rounds": rounds}
@@ -273,13 +284,13 @@ def traffic(folder: Path) -> dict:
 def speed(way: Callable) -> tuple[float, float]:
     """Tokens a second of all processes together, and CPU seconds for a million tokens."""
     spread = model(way)
-    optimizer, windows = page.make_optimizer(spread), [torch.randint(256, (8, CONFIG.context + 1))]
-    page.train_step(spread, optimizer, windows, 1.0)
+    optimizer, windows = make_optimizer(spread), [torch.randint(256, (8, CONFIG.context + 1))]
+    train_step(spread, optimizer, windows, 1.0)
     dist.barrier()
     start, used, steps = time.perf_counter(), time.process_time(), 0
     going = torch.ones(())  # ()
     while going:
-        page.train_step(spread, optimizer, windows, 1.0)
+        train_step(spread, optimizer, windows, 1.0)
         steps += 1
         going.fill_(time.perf_counter() - start < SECONDS)
         dist.broadcast(going, 0)
