@@ -124,7 +124,7 @@ def test_dora_is_that_of_peft_and_its_formula(formula, agrees):
     ours.A.data, ours.B.data = other.lora_A["default"].weight.data, other.lora_B["default"].weight.data
     length = other.lora_magnitude_vector["default"].weight
     weight, x = dora_weight(ours, length), torch.randn(4, 7, dtype=DOUBLE)
-    agrees(x @ weight.T, theirs(x), "peft.tuners.lora.dora", 1e-10)
+    agrees(x @ weight.T, theirs(x), "peft.tuners.lora.dora.DoraLinearLayer", 1e-10)
     assert (ours(x) - theirs(x)).abs().max() > 1e-3  # negative control: LoRA itself
     torch.testing.assert_close(weight.norm(dim=1), length)
     formula("lora-dora").holds({"w'_i": weight, "m_i": length[:, None], "u_i": ours.layer.weight + ours.delta()})

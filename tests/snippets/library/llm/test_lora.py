@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft import PeftModel
 
 from snippets.library.llm.lora import logits_by_peft, merged_by_peft, with_peft
 from snippets.llm import lora
@@ -31,18 +32,19 @@ def adapted(base: Llama, steps: int = 5) -> Llama:
 
 
 def test_with_peft_is_add_adapters(base, tokens, agrees):
-    """The same start from the same seed, and the same model after five steps."""
-    torch.manual_seed(3)
-    ours = adapted(base, 0)
-    torch.manual_seed(3)
+    """From the same A, the same model after five steps, and the base is left as it was."""
+    before = copy.deepcopy(base)
     theirs = with_peft(base.train(), NAMES, 3, 5.0)
-    inner = theirs.base_model.model
-    agrees(lora.adapters(ours)["blocks.1.up"].A, inner.blocks[1].up.lora_A["default"].weight, "peft.LoraModel", 0)
-    assert not any(p.requires_grad for name, p in base.named_parameters()) or base is not inner  # a copy was adapted
+    inner, ours = theirs.base_model.model, adapted(base, 0)
+    for path, adapter in lora.adapters(ours).items():
+        other = inner.get_submodule(path)
+        assert other.scaling["default"] == adapter.alpha / adapter.rank
+        adapter.A.data.copy_(other.lora_A["default"].weight)
     for one in (ours.train(), inner):
         train(one, torch.arange(29).repeat(20), 5, rate=0.1)
     agrees(ours.eval()(tokens), theirs.eval()(tokens), "peft.LoraModel", 1e-5)
-    assert (base.eval()(tokens) - theirs(tokens)).abs().max() > 1e-3  # negative control: the base alone
+    assert (before(tokens) - theirs(tokens)).abs().max() > 1e-3  # negative control: the base alone
+    assert torch.equal(base.eval()(tokens), before(tokens)) and all(p.requires_grad for p in base.parameters())
 
 
 def test_merged_by_peft_is_ours(base, tokens, tmp_path, agrees):
@@ -50,12 +52,13 @@ def test_merged_by_peft_is_ours(base, tokens, tmp_path, agrees):
     lora.save_adapter(ours, tmp_path)
     merged = merged_by_peft(base, str(tmp_path))
     again = lora.remove_adapters(lora.merge(lora.load_adapter(copy.deepcopy(base), tmp_path, {})))
-    for name, weight in again.state_dict().items():
-        agrees(weight, merged.state_dict()[name], "peft.PeftModel", 1e-6)
+    for (name, weight), (other, theirs) in zip(again.named_parameters(), merged.named_parameters(), strict=True):
+        assert name == other and (weight - theirs).abs().max() < 1e-6
     agrees(again(tokens), merged(tokens), "peft.PeftModel", 1e-5)
     assert (merged.blocks[1].up.weight - base.blocks[1].up.weight).abs().max() > 1e-3
 
 
+@pytest.mark.claim("lora-adapter-names")
 def test_a_batch_with_several_adapters_is_each_row_by_itself(base, tokens, tmp_path, agrees):
     models = {"code": adapted(base), "other": adapted(base, 9)}
     for name, model in models.items():
@@ -67,3 +70,5 @@ def test_a_batch_with_several_adapters_is_each_row_by_itself(base, tokens, tmp_p
     expected = torch.cat([models[name](tokens[row : row + 1]) for row, name in enumerate(names)])
     agrees(expected, theirs, "peft.PeftModel", 1e-5)
     assert (expected - logits_by_peft(base, folders, tokens, names[::-1][1:] + ["other"])).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="when the model is in training mode"):
+        PeftModel.from_pretrained(base, folders["code"]).train()(tokens, adapter_names=["default"] * 5)
