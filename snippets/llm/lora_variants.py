@@ -32,7 +32,7 @@ def forward_each(layer: nn.Module, parts: list[LoRA], which: Tensor, x: Tensor) 
 
 # --8<-- [start:levels]
 def levels() -> Tensor:
-    """The 16 levels (16,) of NF4, from -1 to 1: about as many weights of a normal distribution lie near each."""
+    """The 16 levels (16,) of NF4, from -1 to 1: about as many normally distributed weights are near each."""
     delta = (1 / 32 + 1 / 30) / 2  # half of a sixteenth, and half of a fifteenth, between both
     below = torch.linspace(delta, 0.5, 8, dtype=torch.float64)  # (8,) up to the level 0
     above = torch.linspace(0.5, 1 - delta, 9, dtype=torch.float64)  # (9,) from it on
