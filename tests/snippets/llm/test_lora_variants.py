@@ -6,12 +6,15 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_model
 from torch import nn
 
 from snippets.llm import lora
+from snippets.llm.decoder_only import Config, Llama
 from snippets.llm.lora_variants import dora_weight, forward_each, from_levels, levels, round_to_levels
 from tests.formula import Matrix
 from tests.snippets.oracles import perturbed
+from theme.page.pages import ROOT
 
 DOUBLE = torch.float64
 
@@ -111,6 +114,19 @@ def test_nf4_rounds_normal_weights_better_than_even_steps():
     error = (from_levels(nearest, factor, weight.shape) - weight).norm() / weight.norm()
     assert error < 0.95 * (even - weight).norm() / weight.norm()
     assert error == pytest.approx(0.0925, abs=0.01)
+
+
+@pytest.mark.claim("lora-nf4")
+def test_nf4_rounds_every_matrix_of_the_base_better_than_even_steps():
+    base = Llama(Config())
+    load_model(base, ROOT / "docs/weights/LLM/Decoder-Only.safetensors")
+    matrices = [layer.weight.detach().float() for layer in base.blocks.modules() if isinstance(layer, nn.Linear)]
+    assert len(matrices) == 28
+    for weight in matrices:
+        nearest, factor = round_to_levels(weight)
+        blocks = weight.reshape(nearest.shape)
+        even = ((blocks / factor * 7).round() / 7 * factor - blocks).norm()
+        assert (from_levels(nearest, factor, weight.shape) - weight).norm() < 0.97 * even
 
 
 # DoRA
