@@ -2,7 +2,7 @@
 
 QLoRA: Dettmers et al. 2023, arXiv 2305.14314. DoRA: Liu et al. 2024, 2402.09353.
 
-Shapes: B rows of a batch, T positions, I inputs of a layer, O outputs of a layer, R rank of an adapter,
+Shapes: N rows of a batch, T positions, I inputs of a layer, O outputs of a layer, R rank of an adapter,
 K blocks of weights, Z weights of a block.
 """
 
@@ -14,16 +14,16 @@ from snippets.llm.lora import LoRA
 
 # --8<-- [start:each]
 def forward_each(layer: nn.Module, parts: list[LoRA], which: Tensor, x: Tensor) -> Tensor:
-    """Outputs (B, T, O) of inputs x (B, T, I): of the layer for all, and for row b of its adapter which[b].
+    """Outputs (N, T, O) of inputs x (N, T, I): of the layer for all, and for row n of its adapter which[n].
 
-    Args: which (B,). Raises ValueError unless the adapters have one rank and `which` names one for each row.
+    Args: which (N,). Raises ValueError unless the adapters have one rank and `which` names one for each row.
     """
     if len({part.rank for part in parts}) != 1 or which.shape != x.shape[:1]:
         given = f"ranks {[part.rank for part in parts]}, {len(which)} numbers for {len(x)} rows"
         raise ValueError(f"adapters of one rank, and a number for each row, are expected, given {given}")
-    A = torch.stack([part.A for part in parts])[which]  # (B, R, I)
-    B = torch.stack([part.alpha / part.rank * part.B for part in parts])[which]  # (B, O, R)
-    low = x @ A.mT  # (B, T, R)
+    A = torch.stack([part.A for part in parts])[which]  # (N, R, I)
+    B = torch.stack([part.alpha / part.rank * part.B for part in parts])[which]  # (N, O, R)
+    low = x @ A.mT  # (N, T, R)
     return layer(x) + low @ B.mT
 
 

@@ -36,13 +36,13 @@ def test_each_row_has_its_adapter(formula):
     torch.testing.assert_close(found, expected)
     assert (forward_each(layer, parts, which.flip(0), x) - expected).abs().max() > 1e-3  # negative control
     for row, index in enumerate(which.tolist()):
-        names = {"W": Matrix(layer.weight), "h_b": found[row], "x_b": x[row], "r": 3, r"\alpha": parts[index].alpha}
-        names |= {"B_{k(b)}": Matrix(parts[index].B), "A_{k(b)}": Matrix(parts[index].A)}
+        names = {"W": Matrix(layer.weight), "h_n": found[row], "x_n": x[row], "r": 3, r"\alpha": parts[index].alpha}
+        names |= {"B_{k(n)}": Matrix(parts[index].B), "A_{k(n)}": Matrix(parts[index].A)}
         formula("lora-each").holds(names)
 
 
-def test_adapters_of_a_conv1d_and_of_bias():
-    """A bias is the layer's; gradients reach only the adapters that were named."""
+def test_only_adapters_that_a_row_names_get_gradients():
+    """The layer stays frozen."""
     layer = perturbed(nn.Linear(7, 11))
     parts, which, x = parts_of(layer), torch.tensor([2, 0, 2]), torch.randn(3, 4, 7)
     forward_each(layer, parts, which, x).square().sum().backward()

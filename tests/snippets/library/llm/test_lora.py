@@ -64,11 +64,11 @@ def test_a_batch_with_several_adapters_is_each_row_by_itself(base, tokens, tmp_p
     for name, model in models.items():
         lora.save_adapter(model, tmp_path / name)
     folders = {name: str(tmp_path / name) for name in models}
-    names = ["code", "other", "__base__", "other", "code"]
+    names = ["code", "other", "__base__", "code", "code"]
     theirs = logits_by_peft(base.eval(), folders, tokens, names)
     models["__base__"] = base
     expected = torch.cat([models[name](tokens[row : row + 1]) for row, name in enumerate(names)])
     agrees(expected, theirs, "peft.PeftModel", 1e-5)
-    assert (expected - logits_by_peft(base, folders, tokens, names[::-1][1:] + ["other"])).abs().max() > 1e-3
+    assert (expected - logits_by_peft(base, folders, tokens, names[::-1])).abs().max() > 1e-3
     with pytest.raises(ValueError, match="when the model is in training mode"):
         PeftModel.from_pretrained(base, folders["code"]).train()(tokens, adapter_names=["default"] * 5)
