@@ -681,6 +681,15 @@ def test_library_dora_divides_rows_by_their_lengths():
     weight = layer.weight + 3 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     x = torch.randn(4, 7)
     torch.testing.assert_close(layer(x), x @ (length[:, None] * weight / weight.norm(dim=1, keepdim=True)).T)
+    layer(x).sum().backward()
+    found = layer.lora_B["default"].weight.grad
+    for constant in (True, False):  # the length of a row, in the derivative
+        A = layer.lora_A["default"].weight.detach()
+        B = layer.lora_B["default"].weight.detach().requires_grad_()
+        row = layer.weight.detach() + 3 * B @ A
+        size = row.norm(dim=1, keepdim=True)
+        (x @ (length.detach()[:, None] * row / (size.detach() if constant else size)).T).sum().backward()
+        assert torch.allclose(B.grad, found, rtol=1e-4, atol=1e-5) == constant
 
 
 # what the page says of faults
