@@ -176,3 +176,158 @@ def test_with_the_mean_of_a_hundred_next_to_nothing_is_guided(results):
 def test_the_gradients_size_at_300(results):
     size = results(POST)["gradients.at_300.noisy"]
     assert 0.1 < size["mean"] < 0.5
+
+
+@pytest.mark.claim("cgd-gradients")
+def test_the_noisy_classifier_asks_for_the_same_at_every_level(results):
+    """Of the digit in the figure: cosines with the gradient at t = 0; stops are 0, 100, 200, 300, 400 and 500."""
+    noisy, clean = (results(POST)[f"shown.{name}.cosine"] for name in ("noisy", "clean"))
+    assert noisy[0] > 0.999 and min(noisy[1:]) > 0.5
+    assert all(theirs < ours for ours, theirs in zip(noisy[2:], clean[2:], strict=True)) and clean[5] < 0.4
+
+
+@pytest.mark.claim("cgd-program")
+def test_most_of_the_programs_digits_are_as_asked_and_some_are_noise(results):
+    program = results(POST)["program"]
+    assert 75 < program["as_asked"] < 100 and 3 < program["far"] < 25
+
+
+@pytest.mark.claim("cgd-scales")
+def test_the_table_has_five_draws_a_row_and_real_digits_as_reference(results):
+    lab = results(POST)
+    assert all(len(lab[f"{name}.{key}.recall.seeds"]) == 5 for name in ("noisy", "clean") for key in UP)
+    assert lab["real.precision.mean"] > 0.85 and lab["real.recall.mean"] > 0.85
+    for name in ("noisy", "clean"):
+        greater(lab[f"{name}.s16.frechet"], lab["real.frechet"])
+
+
+@pytest.mark.claim("cgd-best-scale")
+def test_up_to_2_precision_comes_cheap_and_from_4_on_variety_goes(results):
+    noisy = results(POST)["noisy"]
+    assert noisy["s2"]["agreement"]["mean"] > 0.9
+    greater(noisy["s2"]["precision"], noisy["s0"]["precision"], paired=True)
+    greater(noisy["s4"]["agreement"], noisy["s2"]["agreement"], paired=True)
+    falls(column(noisy, "recall", ("s1", "s2", "s4", "s16")))
+    assert abs(noisy["s16"]["agreement"]["mean"] - noisy["s4"]["agreement"]["mean"]) < 0.01
+    greater(noisy["s0"]["precision"], noisy["s0_5"]["precision"], paired=True)
+    falls(column(noisy, "frechet", ("s16", "s4", "s2")))
+
+
+@pytest.mark.claim("cgd-variety")
+def test_sevens_become_alike(results):
+    """Twelve sevens at s = 1, 4, 16."""
+    variety = results(POST)["variety"]
+    assert variety["as_asked"][0] < variety["as_asked"][1] == variety["as_asked"][2] == 12
+    assert variety["deviation"][0] > variety["deviation"][1] > variety["deviation"][2]
+
+
+@pytest.mark.claim("cgd-clean")
+def test_clean_classifiers_pull_hard_where_they_cannot_read(results):
+    lab = results(POST)
+    noisy, clean = lab["noisy"], lab["clean"]
+    greater(clean["s0_5"]["agreement"], noisy["s0_5"]["agreement"], paired=True)
+    for key in ("s1", "s2", "s4", "s16"):
+        greater(noisy[key]["agreement"], clean[key]["agreement"], paired=True)
+    best = max(UP, key=lambda key: clean[key]["agreement"]["mean"])
+    assert best == "s4"
+    at = lab["gradients"]
+    for level in ("at_300", "at_500"):
+        greater(at[level]["clean"], at[level]["noisy"], paired=True)
+    greater(at["at_300"]["noisy"], at["at_500"]["noisy"], paired=True)
+    assert 0.7 < at["at_500"]["clean"]["mean"] / at["at_300"]["clean"]["mean"] < 1.4  # "about as large"
+    assert 0.2 < at["at_300"]["cosine"]["mean"] < 0.75  # "points elsewhere"
+    assert lab["sure.clean.at_500.mean"] > lab["accuracy.clean.at_500.mean"] + 0.3
+    assert lab["accuracy.clean.at_200.mean"] > 0.6
+
+
+@pytest.mark.claim("cgd-traps")
+def test_distance_and_recall_praise_what_is_worse(results):
+    noisy, clean = results(POST)["noisy"], results(POST)["clean"]
+    greater(noisy["s4"]["frechet"], clean["s4"]["frechet"], paired=True)
+    greater(noisy["s4"]["agreement"], clean["s4"]["agreement"], paired=True)
+    greater(noisy["s4"]["precision"], clean["s4"]["precision"], paired=True)
+    assert clean["s16"]["precision"]["mean"] < 0.3 and clean["s16"]["recall"]["mean"] > 0.8
+    greater(clean["s16"]["frechet"], constant(100))
+
+
+@pytest.mark.claim("cgd-clean-figure")
+def test_the_clean_classifiers_row_misses_classes_and_then_leaves_the_digits(results):
+    """Rows: noisy at 4, clean at 4, clean at 16."""
+    failure = results(POST)["failure"]
+    assert failure["as_asked"][0] > failure["as_asked"][1] >= failure["as_asked"][2]
+    assert failure["far"][0] <= 1 and failure["far"][2] >= 7
+
+
+@pytest.mark.claim("cgd-algorithms")
+def test_the_sampler_keeps_the_variety_not_the_algorithm(results):
+    rows = results(POST)["compared"]
+    for what, within in (("agreement", 0.03), ("precision", 0.06), ("recall", 0.05)):
+        tie(rows["algorithm_1"][what], rows["algorithm_2"][what], within=within, paired=True)
+    greater(rows["algorithm_2"]["recall"], rows["ddim"]["recall"], paired=True)
+
+
+@pytest.mark.claim("cgd-fault-logit")
+def test_guidance_by_logits_looks_like_guidance(results):
+    faults = results(POST)["faults"]
+    greater(faults["logit"]["agreement"], constant(0.5))
+
+
+@pytest.mark.claim("cgd-fault-sign")
+def test_the_wrong_sign_drives_the_class_away(results):
+    faults = results(POST)["faults"]
+    greater(faults["none"]["agreement"], faults["sign"]["agreement"], paired=True)
+    assert faults["sign"]["agreement"]["mean"] < 0.02
+
+
+@pytest.mark.claim("cgd-where-place")
+def test_where_the_gradient_is_taken_matters_with_long_steps(results):
+    where = results(POST)["where"]
+    assert 2 < where["at_xt_25"]["mean"] / where["at_mean_25"]["mean"] < 4  # "about three times"
+    greater(where["at_xt_25"], where["at_mean_25"], paired=True)
+    for count in (100, 250, 1000):
+        assert abs(paired(where[f"at_xt_{count}"], where[f"at_mean_{count}"]).mean) < where["chance"]["sd"]
+
+
+@pytest.mark.claim("cgd-early")
+def test_one_level_too_low_costs_little_and_then_nothing(results):
+    where = results(POST)["where"]
+    greater(where["early_25"], where["shifted_eps_25"], paired=True)
+    assert paired(where["early_25"], where["shifted_eps_25"]).high < 0.1 * where["shifted_eps_25"]["mean"]
+    assert abs(paired(where["early_1000"], where["shifted_eps_1000"]).mean) < where["chance"]["sd"]
+
+
+@pytest.mark.claim("cgd-auto-errors")
+def test_errors_cancel_where_they_point_the_same_way(results):
+    errors = results(POST)["auto.errors"]
+    for level in (100, 50):
+        rows = errors[f"third_{level}"]
+        greater(rows["cosine"], constant(0.6))
+        greater(constant(0.95), rows["left"])
+        assert 1.5 < rows["ratio"]["mean"] < 3
+    for level in (500, 300, 200):
+        rows = errors[f"third_{level}"]
+        greater(constant(0.5), rows["cosine"])
+        greater(rows["left"], constant(1.2))
+
+
+@pytest.mark.claim("cgd-auto")
+def test_a_weak_guide_takes_outliers_away(results):
+    auto = results(POST)["auto"]
+    falls([auto[name]["outliers"] for name in ("third", "model", "third_s1_5", "tenth_s1_5")])
+    for k in range(3):
+        greater(auto["third_s1_5"][f"width_{k}"], auto["tenth_s1_5"][f"width_{k}"], paired=True)  # "smaller"
+
+
+@pytest.mark.claim("cgd-auto-table")
+def test_a_little_guidance_helps_much_sharpens_and_an_equal_guide_removes_nothing(results):
+    auto = results(POST)["auto"]
+    falls([auto[name]["outliers"] for name in ("model", "third_s1_25", "third_s1_5")])
+    for k in range(3):  # the widths come nearer to 1
+        off = [abs(auto[name][f"width_{k}"]["mean"] - 1) for name in ("model", "third_s1_5")]
+        assert off[1] < off[0]
+    greater(auto["third_s3"]["outliers"], auto["third_s1_5"]["outliers"], paired=True)
+    falls([auto[name]["outliers"] for name in ("model", "tenth_s1_25", "tenth_s1_5", "tenth_s2")])
+    for k in range(3):
+        greater(constant(0.9), auto["tenth_s2"][f"width_{k}"])
+    difference = paired(auto["model"]["outliers"], auto["other_s1_5"]["outliers"])
+    assert difference.low < 0.005
