@@ -1,7 +1,16 @@
 """The lab of classifier guidance reaches the bars that its issue set, and bears out what the post says of it."""
 
-import pytest
+from functools import partial
 
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from snippets.blocks.image_metrics import train_classifier
+from snippets.blocks.unet import UNet
+from snippets.classifier_guidance import NoisyClassifier, guidance, guided_eps
+from snippets.data.digits import digits
+from snippets.ddpm import NoiseSchedule, linear_beta, sample_ddim
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -208,3 +217,65 @@ def test_one_level_too_low_costs_less_than_chance(results):
 @pytest.mark.claim("cgd-gradient-size")
 def test_the_gradients_size_at_300(results):
     assert 0.1 < results(POST)["gradients.noisy_300"] < 0.5
+
+
+class Redrawn:
+    """Draws once more what the lab drew, from its weights, and has a judge read it."""
+
+    def __init__(self):
+        self.model, self.classifier = UNet(1, widths=(24, 48)).eval(), NoisyClassifier().eval()
+        for network, name in ((self.model, "Diffusion"), (self.classifier, POST)):
+            network.load_state_dict(load_file(ROOT / f"docs/weights/{name}.safetensors"))
+        self.judge = train_classifier(*digits(), epochs=12)
+
+    def draw(self, y, scale: float, seed: int) -> torch.Tensor:
+        """Digits of classes y by DDIM with 50 steps; a negative scale is the wrong sign."""
+
+        def guide(x, t):
+            return guidance(self.classifier, y, abs(scale), x, t) * (1 if scale >= 0 else -1)
+
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(y), 1, 8, 8, generator=generator)
+        schedule = NoiseSchedule(linear_beta())
+        guided = partial(guided_eps, self.model, guide, schedule)
+        return sample_ddim(guided, schedule, noise, 50, 0.0, generator).clamp(-1, 1)
+
+    @torch.no_grad()
+    def as_asked(self, drawn, y) -> int:
+        return int((self.judge(drawn).argmax(1) == y).sum())
+
+
+@pytest.fixture(scope="module")
+def redrawn() -> Redrawn:
+    return Redrawn()
+
+
+@pytest.mark.claim("cgd-sheet")
+def test_from_scale_4_on_nearly_all_are_as_asked_and_strokes_grow(redrawn):
+    """The figure's ten digits."""
+    asked = torch.arange(10)
+    rows = {scale: redrawn.draw(asked, scale, 5) for scale in (0.0, 4.0, 8.0, 16.0)}
+    assert redrawn.as_asked(rows[0.0], asked) <= 3
+    assert min(redrawn.as_asked(rows[scale], asked) for scale in (4.0, 8.0, 16.0)) >= 9
+    assert rows[4.0].mean() < rows[8.0].mean() < rows[16.0].mean()  # bolder
+
+
+@pytest.mark.claim("cgd-variety")
+def test_sevens_become_alike(redrawn):
+    """The figure's twelve sevens: read as such, and how far a pixel differs among them."""
+    sevens = torch.full((12,), 7)
+    rows = [redrawn.draw(sevens, scale, 6) for scale in (1.0, 4.0, 16.0)]
+    read = [redrawn.as_asked(row, sevens) for row in rows]
+    assert read[0] < 11 and read[1] == read[2] == 12
+    spread = [row.std(0).mean().item() for row in rows]
+    assert spread[0] > 1.3 * spread[1] > 1.6 * spread[2]
+
+
+@pytest.mark.claim("cgd-fault-mean")
+@pytest.mark.claim("cgd-fault-sign")
+def test_with_the_mean_nothing_is_guided_and_with_the_wrong_sign_the_class_is_avoided(redrawn):
+    """Sixty digits: a hundredth of the scale, and its negative, beside no guidance."""
+    some = digits(held_out=True)[1][:60]
+    none, mean, sign = (redrawn.as_asked(redrawn.draw(some, scale, 0), some) for scale in (0.0, 0.04, -4.0))
+    assert abs(mean - none) <= 5 and max(mean, none) < 15
+    assert sign == 0 < none
