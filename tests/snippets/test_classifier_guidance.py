@@ -632,6 +632,46 @@ def test_errors_of_one_direction_cancel_at_one_scale():
         cg.autoguided_eps(model, weak, float("inf"), x, t)
 
 
+@pytest.mark.claim("cgd-auto")
+def test_a_weak_guide_takes_away_what_widens_both():
+    """Blobs widened by 0.02 and by three times that; draws from three noises, by DDIM with 50 steps."""
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+
+    def widened(extra):
+        toy = Toy2D(TOY.weights, TOY.means, (TOY.deviations.square() + extra).sqrt())
+
+        def predict(x, t):
+            level = float(schedule.signal[t[0]]), float(schedule.noise[t[0]])
+            return toy.eps(x[:, :, 0, 0], *level)[:, :, None, None]
+
+        return predict
+
+    true, _ = TOY.sample(20_000, torch.Generator().manual_seed(7))
+    rare = TOY.log_density(true, 1.0, 0.0).quantile(0.01)
+
+    def drawn(predict):
+        """Outliers, and the three widths over the blobs' own, for each of three draws: (3, 4)."""
+        rows = []
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            start = torch.randn(2000, 2, 1, 1, generator=generator, dtype=torch.float64)
+            x = ddpm.sample_ddim(predict, schedule, start, 50, 0.0, generator)[:, :, 0, 0]
+            blob = TOY.log_joint(x, 1.0, 0.0).argmax(1)
+            widths = [x[blob == k].std(0).mean() / TOY.deviations[k] for k in range(3)]
+            rows.append(torch.stack([(TOY.log_density(x, 1.0, 0.0) < rare).double().mean(), *widths]))
+        return torch.stack(rows)
+
+    def guided(scale):
+        return drawn(partial(cg.autoguided_eps, widened(0.02), widened(0.06), scale))
+
+    exact, weak, model, past, far = drawn(widened(0.0)), guided(0.0), guided(1.0), guided(1.5), guided(3.0)
+    outliers = [rows[:, 0].mean().item() for rows in (exact, weak, model, past, far)]
+    assert outliers[1] > 3 * outliers[2] and outliers[2] > 1.7 * outliers[0]
+    assert (model[:, 0] > 1.4 * past[:, 0]).all() and abs(outliers[3] - outliers[0]) < 0.005
+    assert (past[:, 1:].mean(0) - 1).abs().max() < 0.1 < (model[:, 1:].mean(0) - 1).max()
+    assert outliers[4] < 0.6 * outliers[0] and (far[:, 1:] < 0.9).all()  # too far
+
+
 # the program
 
 
