@@ -5,12 +5,15 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from snippets.blocks.image_metrics import train_classifier
+from snippets.blocks.image_metrics import nearest
+from snippets.blocks.image_metrics import train_classifier as train_judge
 from snippets.blocks.unet import UNet
-from snippets.classifier_guidance import NoisyClassifier, guidance, guided_eps
+from snippets.classifier_guidance import NoisyClassifier, classifier_loss, guidance, guided_eps, train_classifier
 from snippets.data.digits import digits
-from snippets.ddpm import NoiseSchedule, linear_beta, sample_ddim
+from snippets.data.toy2d import toy2d
+from snippets.ddpm import NoiseSchedule, linear_beta, q_sample, sample_ddim
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -226,13 +229,13 @@ class Redrawn:
         self.model, self.classifier = UNet(1, widths=(24, 48)).eval(), NoisyClassifier().eval()
         for network, name in ((self.model, "Diffusion"), (self.classifier, POST)):
             network.load_state_dict(load_file(ROOT / f"docs/weights/{name}.safetensors"))
-        self.judge = train_classifier(*digits(), epochs=12)
+        self.judge = train_judge(*digits(), epochs=12)
 
-    def draw(self, y, scale: float, seed: int) -> torch.Tensor:
+    def draw(self, y, scale: float, seed: int, classifier=None) -> torch.Tensor:
         """Digits of classes y by DDIM with 50 steps; a negative scale is the wrong sign."""
 
         def guide(x, t):
-            return guidance(self.classifier, y, abs(scale), x, t) * (1 if scale >= 0 else -1)
+            return guidance(classifier or self.classifier, y, abs(scale), x, t) * (1 if scale >= 0 else -1)
 
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(len(y), 1, 8, 8, generator=generator)
@@ -279,3 +282,90 @@ def test_with_the_mean_nothing_is_guided_and_with_the_wrong_sign_the_class_is_av
     none, mean, sign = (redrawn.as_asked(redrawn.draw(some, scale, 0), some) for scale in (0.0, 0.04, -4.0))
     assert abs(mean - none) <= 5 and max(mean, none) < 15
     assert sign == 0 < none
+
+
+@pytest.fixture(scope="module")
+def as_if_clean():
+    """The lab's classifier of clean digits, trained once more; it is told level 0 always."""
+    torch.manual_seed(1)
+    cleanest = NoiseSchedule(linear_beta()[:1])
+    network = train_classifier(NoisyClassifier(), cleanest, *digits(), num_steps=1000)
+    return lambda x, t: network(x, torch.zeros_like(t))
+
+
+@pytest.mark.claim("cgd-gradients")
+def test_the_noisy_classifier_asks_for_much_the_same_at_every_level(redrawn, as_if_clean):
+    """The figure's gradients: cosines with the one at t = 0, at 0, 100, 200, 300, 400 and 500."""
+    images, labels = digits(held_out=True)
+    digit, t = images[labels == 4][3:4], torch.tensor([0, 100, 200, 300, 400, 500])
+    eps = torch.randn(digit.shape, generator=torch.Generator().manual_seed(0)).expand(6, -1, -1, -1)
+    x = q_sample(NoiseSchedule(linear_beta()), digit.expand(6, -1, -1, -1), t, eps)
+    cosine = []
+    for classifier in (redrawn.classifier, as_if_clean):
+        gradient = guidance(classifier, torch.full((6,), 9), 1.0, x, t).flatten(1)
+        cosine.append(torch.cosine_similarity(gradient, gradient[:1]))
+    noisy, clean = cosine
+    assert noisy.min() >= 0.45 and noisy[1] > 0.9 and noisy[3] > 0.65
+    assert clean[1] > 0.65 and clean[3:].max() < 0.1 and (clean[1:] < noisy[1:]).all()
+
+
+@pytest.mark.claim("cgd-clean-figure")
+def test_the_clean_classifier_misses_classes_and_then_leaves_the_digits(redrawn, as_if_clean):
+    """The figure's rows; far: farther from every training digit than any held-out digit is."""
+    asked, real = torch.arange(10), digits()[0]
+    reach = nearest(digits(held_out=True)[0], real)[0].max()
+    noisy = redrawn.draw(asked, 4.0, 5)
+    four, sixteen = (redrawn.draw(asked, scale, 5, as_if_clean) for scale in (4.0, 16.0))
+    assert redrawn.as_asked(noisy, asked) >= 9 and redrawn.as_asked(four, asked) <= 8
+    far = [int((nearest(row, real)[0] > reach).sum()) for row in (noisy, four, sixteen)]
+    assert max(far[:2]) <= 1 and far[2] >= 6
+
+
+class PointReader(nn.Module):
+    """Logits (B, 3) of the mixture's points (B, 2, 1, 1) at levels t (B,)."""
+
+    def __init__(self):
+        super().__init__()
+        middle = [nn.Linear(18, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU()]
+        self.body = nn.Sequential(*middle, nn.Linear(96, 3))
+
+    def forward(self, x, t):
+        waves = t[:, None] / 1000 * torch.pi * 2.0 ** torch.arange(-1, 7)
+        return self.body(torch.cat([x[:, :, 0, 0].float(), waves.sin(), waves.cos()], dim=1))
+
+
+@pytest.mark.claim("cgd-untaught")
+def test_a_calibrated_classifier_has_the_wrong_gradient():
+    """Three trainings on 2,000 points of the mixture, beside the exact posterior, asked for another class."""
+    toy, schedule = toy2d(), NoiseSchedule(linear_beta())
+    for seed in range(3):
+        torch.manual_seed(seed)
+        reader, generator = PointReader(), torch.Generator().manual_seed(seed)
+        points, component = toy.sample(2000, generator)
+        optimizer = torch.optim.Adam(reader.parameters(), lr=3e-3)
+        decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)
+        for _ in range(1500):
+            rows = torch.randint(2000, (256,), generator=generator)
+            x0 = points[rows].float()[:, :, None, None]
+            loss = classifier_loss(reader, schedule, x0, component[rows], generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            decline.step()
+        size = {}
+        for level in (50, 100, 300):
+            points_now, _ = toy.sample(3000, generator)
+            t, eps = torch.full((3000,), level), torch.randn(3000, 2, 1, 1, generator=generator, dtype=torch.float64)
+            x = q_sample(schedule, points_now[:, :, None, None], t, eps).float()
+
+            def exact(x, t, level=level):
+                return toy.log_joint(x[:, :, 0, 0], float(schedule.signal[level]), float(schedule.noise[level]))
+
+            with torch.no_grad():
+                ours, theirs = reader(x, t).softmax(1), exact(x, t).softmax(1)
+            y = torch.multinomial(theirs, 1, generator=generator)[:, 0]
+            right = [(p.argmax(1) == y).double().mean().item() for p in (ours, theirs)]
+            assert abs(right[0] - right[1]) < 0.01 and abs(ours.max(1).values.mean().item() - right[0]) < 0.02
+            one, two = (guidance(net, (y + 1) % 3, 1.0, x, t).flatten(1).norm(dim=1).mean() for net in (reader, exact))
+            size[level] = (one / two).item()
+        assert 0.15 < size[50] < 0.27 and size[100] < 0.5 and abs(size[300] - 1) < 0.1, size
