@@ -1,5 +1,6 @@
 """Classifier guidance: closed forms of the toy mixture, finite differences, diffusers' samplers."""
 
+import re
 from functools import partial
 
 import matplotlib.image
@@ -592,6 +593,85 @@ def test_training_learns_and_repeats(schedule):
     assert not long.training
 
 
+# a weak model as guide
+
+
+def three_models():
+    """A perfect prediction, and two that err in the same direction, the second 2.6 times as far."""
+    exact, error = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
+    return exact, error, lambda x, t: exact + error, lambda x, t: exact + 2.6 * error
+
+
+@pytest.mark.equation("cgd-auto", of=cg.autoguided_eps)
+@pytest.mark.equation("cgd-auto-error", of=cg.autoguided_eps)
+def test_autoguidance_is_its_formulas(formula):
+    exact, error, model, weak = three_models()
+    x, t = torch.zeros(5, 3, 4, 6).double(), torch.arange(5)
+    eps = cg.autoguided_eps(model, weak, 1.4, x, t)
+    names = {
+        r"\hat\epsilon(x_t, t)": eps,
+        r"\epsilon_\theta(x_t, t)": model(x, t),
+        r"\epsilon_\psi(x_t, t)": weak(x, t),
+    }
+    formula("cgd-auto").holds(names | {"s": 1.4})
+    names = {r"\hat\epsilon": eps, r"\epsilon^*": exact, "s": 1.4, "k": 2.6, "e": error}
+    formula("cgd-auto-error").holds(names)
+
+
+def test_errors_of_one_direction_cancel_at_one_scale():
+    """At s = k / (k - 1) nothing is left of them; 0 is the weak model, 1 the model."""
+    exact, error, model, weak = three_models()
+    x, t = torch.zeros(5, 3, 4, 6).double(), torch.arange(5)
+    torch.testing.assert_close(cg.autoguided_eps(model, weak, 2.6 / 1.6, x, t), exact)
+    torch.testing.assert_close(cg.autoguided_eps(model, weak, 1.0, x, t), model(x, t))
+    assert torch.equal(cg.autoguided_eps(model, weak, 0.0, x, t), weak(x, t))
+    assert (cg.autoguided_eps(model, weak, 3.0, x, t) - exact).abs().max() > error.abs().max()  # too far
+    with pytest.raises(ValueError, match="finite scale >= 0.*given -1.0"):
+        cg.autoguided_eps(model, weak, -1.0, x, t)
+    with pytest.raises(ValueError, match="given inf"):
+        cg.autoguided_eps(model, weak, float("inf"), x, t)
+
+
+@pytest.mark.claim("cgd-auto")
+def test_a_weak_guide_takes_away_what_widens_both():
+    """Blobs widened by 0.02 and by three times that; draws from three noises, by DDIM with 50 steps."""
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+
+    def widened(extra):
+        toy = Toy2D(TOY.weights, TOY.means, (TOY.deviations.square() + extra).sqrt())
+
+        def predict(x, t):
+            level = float(schedule.signal[t[0]]), float(schedule.noise[t[0]])
+            return toy.eps(x[:, :, 0, 0], *level)[:, :, None, None]
+
+        return predict
+
+    true, _ = TOY.sample(20_000, torch.Generator().manual_seed(7))
+    rare = TOY.log_density(true, 1.0, 0.0).quantile(0.01)
+
+    def drawn(predict):
+        """Outliers, and the three widths over the blobs' own, for each of three draws: (3, 4)."""
+        rows = []
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            start = torch.randn(2000, 2, 1, 1, generator=generator, dtype=torch.float64)
+            x = ddpm.sample_ddim(predict, schedule, start, 50, 0.0, generator)[:, :, 0, 0]
+            blob = TOY.log_joint(x, 1.0, 0.0).argmax(1)
+            widths = [x[blob == k].std(0).mean() / TOY.deviations[k] for k in range(3)]
+            rows.append(torch.stack([(TOY.log_density(x, 1.0, 0.0) < rare).double().mean(), *widths]))
+        return torch.stack(rows)
+
+    def guided(scale):
+        return drawn(partial(cg.autoguided_eps, widened(0.02), widened(0.06), scale))
+
+    exact, weak, model, past, far = drawn(widened(0.0)), guided(0.0), guided(1.0), guided(1.5), guided(3.0)
+    outliers = [rows[:, 0].mean().item() for rows in (exact, weak, model, past, far)]
+    assert outliers[1] > 3 * outliers[2] and outliers[2] > 1.7 * outliers[0]
+    assert (model[:, 0] > 1.4 * past[:, 0]).all() and abs(outliers[3] - outliers[0]) < 0.005
+    assert (past[:, 1:].mean(0) - 1).abs().max() < 0.1 < (model[:, 1:].mean(0) - 1).max()
+    assert outliers[4] < 0.6 * outliers[0] and (far[:, 1:] < 0.9).all()  # too far
+
+
 # the program
 
 
@@ -680,15 +760,83 @@ def test_right_input_passes():
     assert guide().shape == X.shape and C(X, LEVEL).shape == (5, 7)
 
 
-# what the page says about PyTorch and about the mixture
+# what the page says
 
 
+SECTION = re.compile(r"^## By hand, for one pixel\n(.*?)^## ", re.M | re.S)
+
+
+@pytest.mark.claim("cgd-by-hand")
+def test_the_worked_example_is_what_the_code_computes():
+    """Every number of the table, from the page's code; each has to stand there in these digits."""
+    table = SECTION.search((ROOT / "docs/posts/Classifier_Guided_Diffusion.md").read_text(encoding="utf-8"))[1]
+    three = ddpm.NoiseSchedule(torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64))
+    signal, noise = three.signal[1], three.noise[1]
+    xt, t, zero = torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64), torch.tensor([1]), torch.zeros(1, 1, 1, 1)
+    ink, paper = torch.tensor([0]), torch.tensor([1])
+
+    def classifier(x, t):
+        """log p(x_t | y) of two pictures, one pixel of ink (1) and one of paper (-1), up to a constant."""
+        x = x.flatten(1)
+        return torch.cat([-(x - signal).square(), -(x + signal).square()], dim=1) / (2 * noise**2)
+
+    def model(x, t):
+        share = classifier(x, t).softmax(1)[:, :1].view_as(x)
+        return ddpm.eps_from_x0(three, x, t, share - (1 - share))
+
+    def guide(y, scale, x=xt, t=t):
+        return cg.guidance(classifier, y, scale, x, t)
+
+    def noise_for(y, scale):
+        return cg.guided_eps(model, partial(guide, y, scale), three, xt, t)
+
+    def mean(eps):
+        return ddpm.ddpm_step(three, xt, t, eps, zero)
+
+    first = cg.shifted_step(lambda x, t: guide(ink, 1.0), three, xt, t, model(xt, t), zero)
+    ratio = (first - mean(model(xt, t))) / (mean(noise_for(ink, 1.0)) - mean(model(xt, t)))
+    share = classifier(xt, t).softmax(1)
+    rows = {
+        "the level": [signal, noise],
+        "how the classifier": [share[0, 0], share[0, 1]],
+        "its gradient": [guide(ink, 1.0), guide(paper, 1.0)],
+        "the model": [share[0, 0] - share[0, 1], model(xt, t)],
+        "guided to ink": [noise_for(ink, 1.0)],
+        "the noise of ink": [ddpm.eps_from_x0(three, xt, t, torch.ones_like(xt))],
+        "the picture that it implies": [ddpm.x0_from_eps(three, xt, t, noise_for(ink, 1.0))],
+        "guided to paper": [noise_for(paper, 1.0), ddpm.x0_from_eps(three, xt, t, noise_for(paper, 1.0))],
+        "at scale 4": [noise_for(ink, 4.0), ddpm.x0_from_eps(three, xt, t, noise_for(ink, 4.0))],
+        "a DDPM step without": [mean(model(xt, t))],
+        "by Algorithm 2": [mean(noise_for(ink, 1.0))],
+        "by Algorithm 1": [three.beta_tilde[1], first],
+        "the ratio": [ratio],
+    }
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    assert len(lines) == len(rows) + 2  # the heading and the rule
+    for name, numbers in rows.items():
+        (line,) = (line for start, line in lines.items() if start.startswith(name))
+        for number in numbers:
+            text = f"{number.item():.4f}"
+            assert text in line.replace("{,}", ""), f"{text} is not in: {line}"
+
+
+@pytest.mark.claim("cgd-ratio-levels")
+def test_the_two_algorithms_shift_alike_but_at_the_cleanest_levels():
+    schedule = ddpm.NoiseSchedule(ddpm.linear_beta())
+    before = torch.cat([torch.ones(1).double(), schedule.alpha_bar[:-1]])
+    ratio = (1 - schedule.beta).sqrt() * (1 - before) / (1 - schedule.alpha_bar)
+    assert (ratio[100:] > 0.98).all() and ratio[0] == 0 and ratio.argmin() == 0
+    assert (ratio[1:100] < 0.98).any()
+
+
+@pytest.mark.claim("cgd-no-grad")
 def test_library_gradient_inside_no_grad_is_an_error():
     x = torch.randn(3)
     with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
         torch.autograd.grad(x.requires_grad_().square().sum(), x)
 
 
+@pytest.mark.claim("cgd-enable-grad")
 def test_library_enable_grad_undoes_no_grad_but_not_inference_mode():
     with torch.no_grad(), torch.enable_grad():
         x = torch.ones(3).requires_grad_()
@@ -698,6 +846,7 @@ def test_library_enable_grad_undoes_no_grad_but_not_inference_mode():
         torch.autograd.grad(x.square().sum(), x)
 
 
+@pytest.mark.claim("cgd-where-it-acts")
 def test_guidance_of_points_of_the_class_is_largest_around_level_300():
     """In units of the noise, at points of the class asked for: its mean peaks there and is tiny below 100."""
     schedule, generator = ddpm.NoiseSchedule(ddpm.linear_beta()), torch.Generator().manual_seed(0)
