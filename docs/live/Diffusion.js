@@ -15,6 +15,7 @@ export default function (kit) {
   kit.range("steps", "Steps", [1, 2, 3, 5, 10, 20, 50, 100, 250, 1000], 20);
   kit.choice("eta", "Sampler", { 0: "DDIM: no fresh noise", 1: "DDPM: fresh noise at each step" }, "0");
   kit.seed();
+  kit.tries({ "one step": { steps: 1 }, "five steps": { steps: 5 }, "250 steps": { steps: 250 }, DDPM: { eta: "1" } });
 
   const draw = (/** @type {HTMLCanvasElement[]} */ canvases, /** @type {ArrayLike<number>} */ images) =>
     canvases.forEach((canvas, at) => kit.paint(canvas, Array.from({ length: PIXELS }, (_, p) => (images[at * PIXELS + p] + 1) / 2)));

@@ -123,7 +123,8 @@ def test_a_faulty_figure_is_noticed(key, tab):
         if fault == "weight":
             tab.page.unroute(f"**/{name}")
             path = max(weights, key=lambda one: one.stat().st_size)
-            tab.page.route(f"**/{path.name}", lambda route, body=scaled(path.read_bytes(), 1.01): route.fulfill(body=body))
+            data = scaled(path.read_bytes(), 1.01)
+            tab.page.route(f"**/{path.name}", lambda route: route.fulfill(body=data))
         opened(tab, key)
         tab.page.locator(BUTTON).first.click()
         assert ran(tab) == "done"

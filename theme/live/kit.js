@@ -40,6 +40,7 @@ export class Kit {
     this.calls = this.turn = 0;
     /** @type {Promise<unknown> | undefined} */
     this.idle = undefined;
+    this.keepsPicture = false; // where it shows something else than the stage
     this.uniform = uniform;
     this.normal = normal;
     this.element = element;
@@ -108,6 +109,15 @@ export class Kit {
     });
     this.place(label, input);
     this.know(name, first, () => input.value, (value) => { input.value = value; });
+  }
+
+  /** Buttons that set controls: what the caption says to try. @param {Record<string, Values>} values by a button's text */
+  tries(values) {
+    const buttons = Object.entries(values).map(([text, given]) => element("button", { type: "button", onclick: () => {
+      for (const [name, { set, first }] of Object.entries(this.known)) set(name in given ? given[name] : first);
+      this.changed();
+    } }, text));
+    this.controls.append(element("div", { class: "live-tries", role: "group", "aria-label": "To try" }, "Try:", ...buttons));
   }
 
   /** The seed of the figure's random numbers. @param {number} [first] */
@@ -199,8 +209,9 @@ export class Kit {
       for (const { set, first } of Object.values(this.known)) set(first);
       this.go();
     } }, "Reset");
-    host.picture.before(this.stage, this.controls);
-    host.picture.classList.add("live-replaced");
+    if (this.keepsPicture) host.picture.after(this.stage, this.controls);
+    else host.picture.before(this.stage, this.controls);
+    host.picture.classList.toggle("live-replaced", !this.keepsPicture);
     host.button.textContent = this.label ?? "Again";
     host.button.onclick = () => {
       if (this.known.seed) this.known.seed.set(this.known.seed.get() + 1);

@@ -39,7 +39,7 @@ STANDARD = {
     "re",
     "statistics",
 }
-STANDARD |= {"string", "typing", "unicodedata", "bisect", "operator", "copy"}
+STANDARD |= {"string", "typing", "unicodedata", "bisect", "operator", "copy", "sys"}
 
 
 @once_per_version
@@ -129,8 +129,3 @@ class Live(Treeprocessor):
         child.set("data-files", json.dumps(sizes, separators=(",", ":")))
         parent.remove(above)
         child.append(above)
-
-
-def problems(root: Path) -> list[str]:
-    """Scripts without a figure."""
-    return []
