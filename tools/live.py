@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Network:
     inputs: dict[str, Tensor]
     varies: dict[str, dict[int, str]]  # of an input, the name of each size that varies: {"x": {0: "batch"}}
     outputs: tuple[str, ...] = ("out",)
+    without_checks: Callable[[nn.Module], nn.Module] | None = None  # the same module, where forward looks at values
 
     def rounded(self) -> nn.Module:
         """The module with its weights rounded to half precision, ready to compute in single precision."""
@@ -63,7 +64,7 @@ def onnx_bytes(network: Network) -> bytes:
     varies = {name: dict(sizes) for name, sizes in network.varies.items()}
     shapes = {name: {at: torch.export.Dim.DYNAMIC for at in varies.get(name, ())} for name in network.inputs}
     program = torch.onnx.export(
-        network.rounded(),
+        network.without_checks(network.rounded()) if network.without_checks else network.rounded(),
         kwargs=network.inputs,
         input_names=list(network.inputs),
         output_names=list(network.outputs),
