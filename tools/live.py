@@ -36,9 +36,8 @@ class Network:
     def rounded(self) -> nn.Module:
         """The module with its weights rounded to half precision, ready to compute in single precision."""
         module = copy.deepcopy(self.module).eval().float()
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                tensor.data = tensor.data.half().float()
+        for tensor in module.parameters():
+            tensor.data = tensor.data.half().float()
         return module.requires_grad_(False)
 
 

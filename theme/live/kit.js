@@ -53,7 +53,7 @@ export class Kit {
     return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
   }
 
-  /** One call of a network. @param {string} name @param {Record<string, Tensor>} inputs @returns {Promise<Record<string, Tensor>>} */
+  /** One call of a network. @param {string} name @param {Record<string, Tensor>} inputs @returns {Promise<Record<string, any>>} a tensor by each output's name */
   net(name, inputs) {
     return this.ask("net", { name, inputs });
   }
