@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -130,34 +131,32 @@ def export(key: str, root: Path = ROOT) -> None:
         print(f"{(folder / 'tables.json').relative_to(root)}: {len(text) / 1024:.0f} KiB")
 
 
-# The generator of the live figures: theme/assets/live/noise.js draws the same numbers.
-def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
+# The generator of the live figures: theme/live/noise.js draws the same numbers.
+def threefry(key: tuple[int, int], counter: np.ndarray, high: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Threefry-2x32 with 20 rounds (Salmon et al. 2011): two random words for each counter, the same for ever."""
-    keys = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
-    a, b = (counter[0] + keys[0]) & MASK, (counter[1] + keys[1]) & MASK
+    keys = [np.uint32(word & MASK) for word in (*key, key[0] ^ key[1] ^ 0x1BD11BDA)]
+    a, b = counter.astype(np.uint32) + keys[0], np.full(counter.shape, high, dtype=np.uint32) + keys[1]
     for group in range(5):
         for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
-            a = (a + b) & MASK
-            b = ((b << turn | b >> (32 - turn)) & MASK) ^ a
-        a = (a + keys[(group + 1) % 3]) & MASK
-        b = (b + keys[(group + 2) % 3] + group + 1) & MASK
+            a = a + b
+            b = (b << np.uint32(turn) | b >> np.uint32(32 - turn)) ^ a
+        a = a + keys[(group + 1) % 3]
+        b = b + np.array([keys[(group + 2) % 3]]) + np.uint32(group + 1)
     return a, b
 
 
-def uniform(seed: int, stream: int, count: int) -> list[float]:
-    """Numbers in (0, 1); each stream of a seed is a sequence of its own."""
-    words = [word for at in range((count + 1) // 2) for word in threefry((seed & MASK, stream), (at, 0))]
-    return [(word + 0.5) / 2**32 for word in words[:count]]
+def uniform(seed: int, stream: int, count: int) -> np.ndarray:
+    """Numbers in (0, 1), float64; each stream of a seed is a sequence of its own."""
+    words = np.stack(threefry((seed, stream), np.arange((count + 1) // 2)), axis=1).ravel()
+    return (words[:count] + 0.5) / 2**32
 
 
-def normal(seed: int, stream: int, count: int) -> list[float]:
-    """Standard normal numbers, by Box and Muller."""
+def normal(seed: int, stream: int, count: int) -> np.ndarray:
+    """Standard normal numbers, float32, by Box and Muller."""
     flat = uniform(seed, stream, count + count % 2)
-    found = []
-    for u, v in zip(flat[::2], flat[1::2], strict=True):
-        radius, angle = math.sqrt(-2 * math.log(u)), 2 * math.pi * v
-        found += [radius * math.cos(angle), radius * math.sin(angle)]
-    return found[:count]
+    radius, angle = np.sqrt(-2 * np.log(flat[::2])), 2 * np.pi * flat[1::2]
+    both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
+    return both[:count].astype(np.float32)
 
 
 def main() -> None:
