@@ -38,7 +38,8 @@ export default function (kit) {
   kit.range("across", "Drop at, across", PLACES, -3);
   kit.range("up", "up", PLACES, 2);
   kit.seed();
-  kit.tries({ naive: { dynamics: "naive" }, "naive, from the right": { dynamics: "naive", across: 3, up: -1 }, "fields with much noise": { level: 0 } });
+  kit.tries({ naive: { dynamics: "naive" },
+    "naive, from the right": { dynamics: "naive", across: 3, up: -1 }, "fields with much noise": { level: 0 } });
   plot.addEventListener("click", (/** @type {MouseEvent} */ event) => {
     const box = plot.getBoundingClientRect();
     const nearest = (/** @type {number} */ value) => Math.max(-4, Math.min(4, Math.round(4 * value) / 4));
@@ -80,7 +81,8 @@ export default function (kit) {
       const far = kit.tables.means.map((/** @type {number[]} */ mean) => Math.hypot(mean[0] - x[2 * at], mean[1] - x[2 * at + 1]));
       shares[far.indexOf(Math.min(...far))] += 100 / POINTS;
     }
-    kit.say(`Nearest to the left, right and upper blob: ${shares.map((/** @type {number} */ s) => s.toFixed(0)).join(", ")} %. True: 50, 30, 20 %.`);
+    const told = shares.map((/** @type {number} */ share) => share.toFixed(0)).join(", ");
+    kit.say(`Nearest to the left, right and upper blob: ${told} %. True: 50, 30, 20 %.`);
     return { points: Array.from(x), learnt: Array.from(learnt), exact: Array.from(exact) };
   });
 }

@@ -12,6 +12,7 @@ from theme.page.pages import ROOT
 
 BUTTON, RAN = "live-figure .live-bar button", "live-figure:is([data-state=done], [data-state=error])"
 SET = """(figure, values) => {
+  [...figure.querySelectorAll("button")].find((one) => one.textContent === "Reset").click();
   for (const [label, value] of Object.entries(values)) {
     const control = [...figure.querySelectorAll("label")].find((one) => one.textContent === label).control;
     control.value = control.type === "range" ? value.index : value;
@@ -32,7 +33,6 @@ TEXTS = """(figure, label) => {
 }"""
 SOUND = """async () => (await axe.run("live-figure", {resultTypes: ["violations"]})).violations
   .flatMap(({id, nodes}) => nodes.map(({html}) => `${id}: ${html.slice(0, 200)}`))"""
-AXE_OUTSIDE = "typeof axe"
 
 
 def opened(tab, key: str, **look) -> None:
@@ -47,7 +47,7 @@ def ran(tab) -> str:
 
 
 def set_to(tab, values: dict) -> None:
-    """Set controls by their labels; of a slider, to the place whose text is the value."""
+    """Reset, then set controls by their labels; of a slider, to the place whose text is the value."""
     figure, places = tab.page.locator("live-figure"), {}
     for label, value in values.items():
         texts = figure.evaluate(TEXTS, label)

@@ -104,6 +104,7 @@ export class Kit {
     let timer = 0;
     input.addEventListener("input", () => {
       clearTimeout(timer);
+      this.turn++; // what runs is of the text before
       this.host.dataset.state = "running";
       timer = setTimeout(() => this.changed(), 250);
     });

@@ -30,7 +30,8 @@ export default function (kit) {
       lines[line].replaceChildren(element("b", {}, name), ...parts);
     fill(0, "Input", found.source.flatMap((/** @type {string} */ word) => (mark.test(word) ? sentinel : plain)(word)));
     fill(1, "Target", found.target.flatMap((/** @type {string} */ word) => (mark.test(word) ? sentinel : hidden)(word)));
-    fill(2, "Rebuilt", found.whole.flatMap((/** @type {string} */ word, /** @type {number} */ at) => (found.mask[at] ? hidden : plain)(word)));
+    fill(2, "Rebuilt", found.whole.flatMap((/** @type {string} */ word, /** @type {number} */ at) =>
+      (found.mask[at] ? hidden : plain)(word)));
     const spans = found.source.filter((/** @type {string} */ word) => mark.test(word)).length;
     const count = found.mask.filter(Boolean).length;
     kit.say(`${count} of ${found.mask.length} words hidden in ${spans} span${spans > 1 ? "s" : ""}; target of ${found.target.length} pieces.`);
