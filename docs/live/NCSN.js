@@ -83,6 +83,7 @@ export default function (kit) {
     }
     const told = shares.map((/** @type {number} */ share) => share.toFixed(0)).join(", ");
     kit.say(`Nearest to the left, right and upper blob: ${told} %. True: 50, 30, 20 %.`);
-    return { points: Array.from(x), learnt: Array.from(learnt), exact: Array.from(exact) };
+    const ofNoise = (/** @type {ArrayLike<number>} */ field) => Array.from(field, (value) => sigma[level] * value);
+    return { points: Array.from(x), learnt: ofNoise(learnt), exact: ofNoise(exact) };
   });
 }

@@ -52,7 +52,8 @@ def reference(values: dict) -> dict:
         "Seed": 1,
     } | values
     place = float(said["Drop at, across"]), float(said["up"])
-    learnt, exact = fields(int(said["Fields at level"].split()[0]) - 1)
+    level = int(said["Fields at level"].split()[0]) - 1
+    learnt, exact = (float(SIGMA[level]) * field for field in fields(level))  # in units of the noise
     points = dropped(said["Langevin dynamics"], place, int(said["Seed"]))
     found = {"points": points, "learnt": learnt, "exact": exact}
     return {name: tensor.flatten().tolist() for name, tensor in found.items()}
