@@ -1,5 +1,7 @@
 """Live figures in a real browser: equal to Python on the same noise, sound in each state, and nothing before a click."""
 
+import gzip
+import json
 import re
 
 import pytest
@@ -101,6 +103,18 @@ def test_a_figure_computes_what_python_computes(key, tab):
     assert {one.url.split("/")[2] for one in tab.requests if one.url.startswith("http")} == {tab.page.url.split("/")[2]}
     tab.page.get_by_role("button", name="Reset").click()
     assert ran(tab) == "done" and distance(side.reference({}), tab.page.locator("live-figure").evaluate("f => f.result")) <= 1e-4
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_the_first_view_is_at_most_5_kib_heavier(key, site):
+    """The script, the element's attributes, and the figure's part of the stylesheet."""
+    (element,) = site.pages[f"posts/{key}/"].select("live-figure")
+    parts = {name: (ROOT / f"theme/assets/{name}").read_text(encoding="utf-8") for name in ("live.js", "verbatim.css")}
+    own = [line for line in parts["verbatim.css"].split("\n") if "live-" in line]
+    texts = [parts["live.js"], *own, *map(str, element.attrs.items())]
+    assert own and len(gzip.compress("\n".join(texts).encode())) < 5 * 1024
+    for name in json.loads(element["data-files"]) | {element["data-script"]: 0}:
+        assert site.file(name).is_file(), f"{name} is not published"
 
 
 @pytest.mark.parametrize("key", FIGURES)

@@ -42,7 +42,7 @@ export default function (kit) {
   kit.choice("kind", "Kind", KINDS, "0");
   kit.choice("directions", "Directions", { independent: "independent", orthogonal: "orthogonal" }, "independent");
   kit.seed();
-  kit.tries({ "256 features": { count: 256 }, "256, and entries of 1": { count: 256, size: 1 },
+  kit.tries({ "more features": { count: 256 }, "entries of 1": { count: 256, size: 1 },
     "sines and cosines, entries of 1": { count: 256, size: 1, kind: "1" } });
 
   kit.run("Other directions", async ({ count, size, kind, directions, seed }, step) => {
