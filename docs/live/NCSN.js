@@ -32,7 +32,8 @@ export default function (kit) {
   plot.append(...arrows.flat(), ...dots);
   kit.stage.append(plot, kit.element("p", { class: "live-key" },
     kit.element("span", { class: "ours" }, "learnt score"), " ", kit.element("span", { class: "true" }, "exact score")));
-  kit.choice("dynamics", "Langevin dynamics", { annealed: "annealed: down the ladder", naive: "naive: at the last level only" }, "annealed");
+  kit.choice("dynamics", "Langevin dynamics",
+    { annealed: "annealed: down the ladder", naive: "naive: at the last level only" }, "annealed");
   const levels = Array.from({ length: 20 }, (_, level) => level);
   kit.range("level", "Fields at level", levels, 19, (level) => `${level + 1} (noise ${(6 * (0.05 / 6) ** (level / 19)).toFixed(2)})`);
   kit.range("across", "Drop at, across", PLACES, -3);

@@ -34,7 +34,8 @@ export default function (kit) {
       (found.mask[at] ? hidden : plain)(word)));
     const spans = found.source.filter((/** @type {string} */ word) => mark.test(word)).length;
     const count = found.mask.filter(Boolean).length;
-    kit.say(`${count} of ${found.mask.length} words hidden in ${spans} span${spans > 1 ? "s" : ""}; target of ${found.target.length} pieces.`);
+    const where = `${spans} span${spans > 1 ? "s" : ""}`;
+    kit.say(`${count} of ${found.mask.length} words hidden in ${where}; target of ${found.target.length} pieces.`);
     return found;
   });
 }
