@@ -15,6 +15,7 @@ export default function (kit) {
   kit.choice("class", "Class", Object.fromEntries(digits.map((digit) => [digit, digit])), "4");
   kit.range("scale", "Scale", [0, 0.5, 1, 1.5, 2, 3, 4, 6, 8], 3, (s) => `s = ${s}, w = ${s - 1}`);
   kit.choice("away", "Away from", { [NONE]: "no class", ...Object.fromEntries(digits.map((digit) => [digit, digit])) }, String(NONE));
+  kit.keepsPicture = true;
   kit.seed();
   kit.tries({ "s = 0": { scale: 0 }, "s = 8": { scale: 8 }, "a 4, away from 9": { away: "9" } });
 

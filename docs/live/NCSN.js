@@ -38,6 +38,7 @@ export default function (kit) {
   kit.range("level", "Fields at level", levels, 19, (level) => `${level + 1} (noise ${(6 * (0.05 / 6) ** (level / 19)).toFixed(2)})`);
   kit.range("across", "Drop at, across", PLACES, -3);
   kit.range("up", "up", PLACES, 2);
+  kit.keepsPicture = true;
   kit.seed();
   kit.tries({ naive: { dynamics: "naive" },
     "naive, from the right": { dynamics: "naive", across: 3, up: -1 }, "fields with much noise": { level: 0 } });

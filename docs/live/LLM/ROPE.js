@@ -43,8 +43,8 @@ export default function (kit) {
     const { turned, score, curve: scores } = found;
     hands.forEach((pair, at) => pair.forEach(({ hand, x, y }, which) => {
       const place = 2 * (which * PAIRS + at);
-      hand.setAttribute("x2", x + 0.8 * turned.data[place]);
-      hand.setAttribute("y2", y - 0.8 * turned.data[place + 1]);
+      hand.setAttribute("x2", x + 0.8 * turned.data[place + 1]); // as in the picture: from the top, clockwise
+      hand.setAttribute("y2", y - 0.8 * turned.data[place]);
     }));
     line.setAttribute("points", places.map((at) => `${at / 64},${-scores.data[at]}`).join(" "));
     here.setAttribute("cx", Math.abs(query - key) / 64);
