@@ -41,6 +41,7 @@ export default function (kit) {
   kit.range("size", "Entries", [0.25, 0.5, 0.75, 1, 1.5], 0.5);
   kit.choice("kind", "Kind", KINDS, "0");
   kit.choice("directions", "Directions", { independent: "independent", orthogonal: "orthogonal" }, "independent");
+  kit.keepsPicture = true;
   kit.seed();
   kit.tries({ "more features": { count: 256 }, "entries of 1": { count: 256, size: 1 },
     "sines and cosines, entries of 1": { count: 256, size: 1, kind: "1" } });
