@@ -17,7 +17,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test check test-full site lab relab labs record new lint format clean setup post
+.PHONY: help serve test check test-full site lab relab labs record live new lint format clean setup post
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 | \2/p' Makefile | awk -F' [|] ' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ labs: setup ## run the lab of every post
 
 record: setup ## record what a page's program prints: POST=Diffusion (without POST, all whose record is stale)
 	@$(RUN) -m tools.record $(POST)
+
+live: setup ## export what a post's live figure computes with: POST=Diffusion (without POST, all)
+	@$(RUN) -m tools.live $(POST)
 
 new: post setup ## start a post: POST=LLM/Name makes its module, page, lab and test
 	@$(RUN) -m tools.new "$(POST)"

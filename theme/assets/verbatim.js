@@ -41,6 +41,9 @@ for (const sign of ["pointermove", "touchstart", "keydown", "scroll", "beforepri
 // The survey's table can be sorted and filtered
 if (document.querySelector("table.models")) import("./models.js");
 
+// A live figure is a button, until it is clicked
+if (document.querySelector("live-figure")) import("./live.js");
+
 // The current section in the contents
 const contents = document.getElementById("contents");
 if (contents) {

@@ -13,6 +13,7 @@ $x_0$ and $$ … \label{name} $$          formulas; with a label, a numbered equ
 `ddpm_step`, `DDIMScheduler`, PyTorch   names lead to their block, source or documentation (`theme.page.named`)
 [text](../../tests/shapes.py)           a link to a file of the repository: leads to its source page
 ```bibtex                               references: a list with links, and the block folded
+{{ live: Draw ten digits }}             on a line of its own: the figure above computes (`theme.page.live`)
 {{ cards }}, {{ program }}              on a line of its own: HTML that the build hands over
 """
 
@@ -26,7 +27,7 @@ from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from pymdownx.superfences import SuperFencesCodeExtension
 
-from theme.page import breakages, claims, equations, late, listings, maths, named, pictures, references, results
+from theme.page import breakages, claims, equations, late, listings, live, maths, named, pictures, references, results
 from theme.page.marks import Mark
 from theme.page.pages import ROOT
 from theme.page.source import TOKEN, Source
@@ -59,7 +60,7 @@ class Notations(Preprocessor):
 
     def _result(self, match, offset: int, plain: bool) -> str:
         notation = match["braces"]
-        if notation is None or notation.strip() in self.source.blocks:
+        if notation is None or notation.strip() in self.source.blocks or live.LIVE.fullmatch(match[0]):
             return match[0]
         if found := claims.CLAIM.fullmatch(match[0]):
             return "" if plain else self._claim(found["id"])
@@ -231,6 +232,7 @@ class Verbatim(Extension):
         for piece, name, priority in (
             (Formulas, "formulas", 15),  # after inline Markdown, before the table of contents
             (Blocks, "blocks", 14),
+            (live.Live, "live", 12),
             (references.Mentions, "mentions", 13),
             (named.Named, "named", 12),
             (Pictures, "pictures", 7),  # after attr_list

@@ -9,6 +9,7 @@ from theme.page import results, survey
 from theme.page.claims import CLAIM
 from theme.page.equations import LABEL
 from theme.page.exercises import without_hint
+from theme.page.live import LIVE
 from theme.page.marks import Mark
 from theme.page.pages import ASIDES, PYTHON_FENCE, Page, expand, python_blocks
 from theme.page.source import TOKEN
@@ -54,7 +55,9 @@ def _prose(text: str, post: Page, root: Path, known: dict, site_url: str) -> tup
             held.append(survey.table(survey.read(survey.path_of(post))))
             return f"\ue000{len(held) - 1}\ue001"
         if match["braces"] is not None:
-            return "" if CLAIM.fullmatch(match[0]) else results.value(root, match["braces"])[0]
+            return (
+                "" if CLAIM.fullmatch(match[0]) or LIVE.fullmatch(match[0]) else results.value(root, match["braces"])[0]
+            )
         if match["alt"] is not None:
             return match[0]
         code = _code(match["info"], match["body"], root) if match["mark"] else None

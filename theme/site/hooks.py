@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from markdown.extensions.toc import slugify
 
 from theme.around import cards, header, paths, report, taken
-from theme.page import checks, equations, exercises, late, listings, marks, maths, notebook, pages, reading, records, survey
+from theme.page import checks, equations, exercises, late, listings, live, marks, maths, notebook, pages, reading, records, survey
 from theme.site import labs, policy, search
 from theme.around.dates import head, last_change
 from theme.page.source import Source, SourceError, relative
@@ -99,12 +99,16 @@ def on_files(files: Files, config) -> Files:
     add(f"{ASSETS}/katex/katex.min.css", content=maths.stylesheet())
     for asset in sorted((root / "theme/assets").glob("*")):
         add(f"{ASSETS}/{asset.name}", abs_src_path=str(asset))
+    for asset in sorted((root / "theme/live").glob("*")):
+        add(f"{ASSETS}/live/{asset.name}", abs_src_path=str(asset))
     for line in (root / "theme/packages.txt").read_text(encoding="utf-8").splitlines()[1:]:
         address, path = line.split()
         add(f"{ASSETS}/{address}", abs_src_path=str(pages.ROOT / "node_modules" / path))
     for key, post in build.posts.items() if not build.wrong else ():
         if (root / exercises.path_of(post)).is_file():
             add(f"posts/{key}/{post.name}_exercises.py", content=exercises.starter(post, root))
+        if program := live.made(post, root):
+            add(f"live/{key}/code.py", content=program)
         if models := survey.path_of(post):
             add(f"posts/{key}/models.bib", content=survey.bibtex(survey.read(models)))
     for path in sorted(listings.source_files(root)):
