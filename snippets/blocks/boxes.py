@@ -68,18 +68,12 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, block: 
     box of the same of labels (N,) and a higher score overlaps by more than threshold.
 
     Of equal scores the earlier counts as higher. Whole blocks are compared at once; memory grows as K times
-    block, and not as the square of N. ValueError unless there are N finite scores, N labels, and a share for
-    a threshold.
+    block, and not as the square of N. ValueError unless N finite scores, N labels and a share are given.
     """
-    sizes = tuple(boxes.shape), tuple(scores.shape), tuple(labels.shape)
-    if (
-        sizes != ((len(boxes), 4), (len(boxes),), (len(boxes),))
-        or not scores.isfinite().all()
-        or not 0 <= threshold <= 1
-    ):
-        given = f"{sizes[0]}, {sizes[1]}, {sizes[2]}, threshold {threshold}"
+    given = len(scores), len(labels), bool(scores.isfinite().all()), 0 <= threshold <= 1
+    if given != (len(boxes), len(boxes), True, True):
         raise ValueError(
-            f"N boxes, finite scores, labels, and 0 <= threshold <= 1 are expected, given {given}"
+            f"a finite score and a label for each of {len(boxes)} boxes, and a share, are expected"
         )
     order = scores.argsort(descending=True, stable=True)  # (N,)
     kept = order[:0]  # (0,)

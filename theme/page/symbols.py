@@ -22,6 +22,8 @@ def letters(text: str) -> dict[str, int]:
     """The letters of a text's formulas, each with the place of the first formula that has it."""
     found: dict[str, int] = {}
     for formula in TOKEN.finditer(text):
+        if text[: formula.start()].endswith("-"):
+            continue  # a letter of a name, as in PixArt-$\alpha$
         tex = WORDS.sub(" ", LABEL.sub("", formula["display"] or formula["inline"] or ""))
         for letter in LETTER.findall(tex):
             if len(letter) == 1 or letter[1:] in GREEK:
