@@ -178,22 +178,6 @@ def guided_eps(model: nn.Module, guide: Callable, schedule: NoiseSchedule, xt: T
 # --8<-- [end:algorithm2]
 
 
-# --8<-- [start:autoguidance]
-def autoguided_eps(model: nn.Module, weak: nn.Module, scale: float, xt: Tensor, t: Tensor) -> Tensor:
-    """Autoguidance (Karras and others 2024, arXiv 2406.02507): from a weak model past the better one.
-
-    Both models map images xt (B, C, H, W) and levels t (B,) to predicted noise. Returns (B, C, H, W).
-    """
-    if not 0 <= scale < float("inf"):
-        raise ValueError(f"a finite scale >= 0 is expected, given {scale}")
-    weaker = weak(xt, t)  # (B, C, H, W) the same errors, only larger
-    eps = weaker + scale * (model(xt, t) - weaker)  # (B, C, H, W) 0: weak, 1: the model, 2: as far again
-    return eps
-
-
-# --8<-- [end:autoguidance]
-
-
 # --8<-- [start:main]
 TRAIN_STEPS = 600
 CLASSIFIER_STEPS = 500
