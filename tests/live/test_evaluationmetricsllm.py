@@ -7,9 +7,9 @@ import pytest
 from theme.page import live
 from theme.page.pages import posts
 
-CASES = [{"Candidate": "the trucks take the long way because that bridge is unsafe"}]
-CASES += [{"Reference": "", "Candidate": ""}]
+CASES = [{"Reference": "", "Candidate": ""}]
 CASES += [{"Reference": "Ünder the brücke — 3.5 °C, so-so", "Candidate": "the the the the 3.5 °C so so"}]
+CASES += [{"Candidate": "the trucks take the long way because that bridge is unsafe"}]
 FAULT = "0.9 * precision + 0.1 * recall", "0.1 * precision + 0.9 * recall"
 TOLERANCE = 1e-9
 REFERENCE = "The old bridge is not safe, so the trucks have to take the long way round."

@@ -211,7 +211,7 @@ def source_files(root: Path) -> set[str]:
     found = {"LICENSE"} & {path.name for path in root.iterdir()}
     found |= {
         p.relative_to(root).as_posix()
-        for base in ("snippets", "tests/snippets", "tests/labs")
+        for base in ("snippets", "tests/snippets", "tests/labs", "tests/live")
         for p in (root / base).rglob("*.py")
     }
     for page in (root / "docs").rglob("*.md"):
