@@ -10,24 +10,77 @@ from torch.nn.parallel import DistributedDataParallel
 from snippets.exercises.llm.scaling import cut, mean_loss
 from snippets.llm import scaling, scaling_costs
 from snippets.llm.scaling_costs import SIZES
+from tests.labs.spread import seeds
 from theme.page.pages import ROOT
 from theme.page.results import load
 
 LAB = "LLM/Scaling"
+WAYS, NUMBERS = ("replicated", "sharded"), ("2", "4")
 
 
 def test_the_lab_ran_on_the_cpu():
     assert load(ROOT, LAB)["device"] == "cpu"
 
 
-@pytest.mark.claim("scaling-tests")
-def test_the_tests_that_the_page_tells_of_exist():
-    code = (ROOT / "tests/snippets/llm/test_scaling.py").read_text(encoding="utf-8")
-    for name in ("two_processes_with_accumulation_and_clipping_train_as_one", "two_processes_go_on_with_the_same_bits"):
-        assert f"def test_{name}(" in code
-    for name in ("four_copies_go_on_with_the_same_bits", "a_killed_run_leaves_no_half_checkpoint_and_goes_on"):
-        assert f"def test_{name}(" in code
-    assert "def test_a_full_disk_is_told_in_a_line_and_costs_no_checkpoint(" in code
+@pytest.mark.claim("scaling-agree")
+def test_many_learn_what_one_learns(results):
+    agree = results(LAB)["agree"]
+    for way in WAYS:
+        for number in NUMBERS:
+            for kind in ("weights", "losses"):
+                found = seeds(agree[way][number][kind])
+                assert len(found) == 3 and all(difference < 1e-5 for difference in found)
+            assert min(seeds(agree[way][number]["weights"])) > 0  # not the same run
+
+
+@pytest.mark.claim("scaling-kills")
+def test_nothing_is_lost_but_the_steps_since_the_last_checkpoint(results):
+    lab = results(LAB)
+    rows, every = lab["kills"], lab["kills_every"]
+    assert len(rows) == 10 and sum(row["everyone"] for row in rows) == 5
+    assert {row["processes"] for row in rows} == {2, 4} and {row["way"] for row in rows} == {*WAYS}
+    assert all(row["killed"] for row in rows)
+    lost = [row["done"] - row["newest"] for row in rows]
+    assert max(lost) == lab["kills_lost"] and min(lost) >= 0 and max(lost) <= 2 * every  # one may be on its way
+    assert sum(row["same"] for row in rows) == lab["kills_same"] == 10
+    assert sum(len(row["half"]) for row in rows) == lab["kills_half"]
+    assert all(len(row["half"]) <= 1 and row["newest"] % every == 0 for row in rows)
+    differences = [one for number in ("1", "4") for one in seeds(lab["elsewhere"][number])]
+    assert len(differences) == 6 and max(differences) == lab["elsewhere_most"] < 1e-5
+
+
+@pytest.mark.claim("scaling-traffic")
+def test_bytes_are_those_of_the_formulas_and_gloo_sends_sums_to_all(results):
+    lab = results(LAB)
+    rows = lab["traffic"]
+    for row in rows:
+        assert row["over"] == pytest.approx(row["counted"] / row["formula"])
+        if row["way"] == "replicated":
+            assert 1 < row["over"] < 1.05
+        else:
+            assert 1.2 < row["over"] < 1.65
+        assert abs(row["counted"] / row["gloo"] - 1) <= lab["traffic_gloo"] < 0.06
+    shown = [(rows[n]["processes"], rows[n]["way"], rows[n]["half"], rows[n]["rounds"]) for n in (4, 5, 0, 3, 10, 6)]
+    assert shown[:3] == [(2, "replicated", False, 1), (2, "replicated", False, 2), (2, "sharded", False, 1)]
+    assert shown[3:] == [(2, "sharded", True, 2), (4, "replicated", False, 1), (4, "sharded", False, 1)]
+    for row in rows:
+        if row["way"] == "sharded":
+            grown = row["formula"] / next(one["formula"] for one in rows if same_but_one_round(one, row))
+            assert grown == pytest.approx(1) if row["rounds"] == 1 else grown > 1.2
+    big = SIZES["8 B"]
+    assert 0.9 < scaling_costs.shards_bytes(big, 64) / scaling_costs.copies_bytes(big.weights, 64) < 1.01
+
+
+def same_but_one_round(one, row):
+    return one["rounds"] == 1 and all(one[name] == row[name] for name in ("processes", "way", "half"))
+
+
+@pytest.mark.claim("scaling-torchrun")
+def test_both_commands_of_torchrun_train_the_same(results):
+    run = results(LAB)["torchrun"]
+    one, two = run["one_node"], run["two_nodes"]
+    assert len(one) == len(two) == 4 and one[0] > one[-1] and two[0] > two[-1]
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) == run["apart"] < 1e-5
 
 
 @pytest.mark.claim("scaling-memory")
@@ -76,6 +129,13 @@ def test_the_reported_hours_are_more_than_the_formula_s(results):
     hours = results(LAB)["hours"]
     assert hours["b8"] == pytest.approx(6 * 8.03e9 * 15e12 / 4e14 / 3600, rel=1e-2) and hours["b8"] < 1.46e6
     assert hours["b70"] == pytest.approx(6 * 70.55e9 * 15e12 / 4e14 / 3600, rel=1e-2) and hours["b70"] < 6.4e6
+
+
+@pytest.mark.claim("scaling-wrong")
+def test_wrong_means_and_early_cuts_move_the_gradient(results):
+    wrong = results(LAB)["wrong"]
+    for name in ("means", "clipped"):
+        assert len(seeds(wrong[name])) == 5 and all(0.02 < distance < 2 for distance in seeds(wrong[name]))
 
 
 # what needs no run
