@@ -83,6 +83,15 @@ def test_both_commands_of_torchrun_train_the_same(results):
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) == run["apart"] < 1e-5
 
 
+@pytest.mark.claim("scaling-tests")
+def test_the_tests_that_the_page_tells_of_exist():
+    code = (ROOT / "tests/snippets/llm/test_scaling.py").read_text(encoding="utf-8")
+    for name in ("two_processes_go_on_with_the_same_bits", "four_copies_go_on_with_the_same_bits"):
+        assert f"def test_{name}(" in code
+    for name in ("a_killed_run_leaves_no_half_checkpoint", "a_full_disk_is_told_in_a_line_and_costs_no_checkpoint"):
+        assert f"def test_{name}" in code
+
+
 @pytest.mark.claim("scaling-memory")
 def test_eight_billion_weights_fit_as_shards_on_eight(results):
     lab = results(LAB)

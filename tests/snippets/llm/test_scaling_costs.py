@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from snippets.llm import scaling_costs as page
-from snippets.llm.decoder_only import Config, Llama, count_parameters
+from snippets.llm.decoder_only import Config, Llama
+from snippets.llm.sizes import count_parameters
 
 
 def llama(size: page.Size) -> Config:
