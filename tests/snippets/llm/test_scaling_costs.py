@@ -112,8 +112,8 @@ def test_shards_send_weights_for_each_pass_and_gradients_once(formula):
 
 @pytest.mark.equation("scaling-tensor", of=page.tensor_bytes)
 def test_tensor_parallelism_sums_four_activations(formula):
-    assert page.tensor_bytes(48, 51, 4) == pytest.approx(4 * page.copies_bytes(51 * 48, 4, number=2))
-    formula("scaling-tensor").holds({"a": page.tensor_bytes(48, 51, 4), "P": 4, "b": 2, "t": 51, "W": 48})
+    assert page.tensor_bytes(48, 51, 5) == pytest.approx(4 * page.copies_bytes(51 * 48, 5, number=2))
+    formula("scaling-tensor").holds({"a": page.tensor_bytes(48, 51, 5), "P": 5, "b": 2, "t": 51, "W": 48})
 
 
 @pytest.mark.equation("scaling-enough", of=page.fewest_tokens)
