@@ -2,9 +2,11 @@
 # ruff: noqa: F811  fixtures come from scaling_cases
 
 import pytest
+import torch
 
 from snippets.llm import scaling as page
 from snippets.llm import scaling_trials as trials
+from tests.snippets.llm.processes import Forks
 from tests.snippets.llm.scaling_cases import alone, shards  # noqa: F401  fixtures
 
 
@@ -34,3 +36,25 @@ def test_wrong_gradients_are_cut_too_and_are_others(alone, shards):
     assert all(0.02 < gradient.norm() <= 0.1 + 1e-6 for gradient in found.values())
     assert (found["means"] - found["right"]).abs().max() < 1e-6
     assert (found["clipped early"] - found["right"] / 2).abs().max() < 1e-6  # the other process's half is missing
+
+
+# rounding
+
+
+def in_float64(folder, text, each):
+    """Weights of copies and of shards after the lab's twenty steps, of the seed whose float32 weights differ most."""
+    torch.set_default_dtype(torch.float64)
+    settings = page.Settings(**vars(trials.SETTINGS) | {"seed": 2, "each": each, "save_every": 100})
+    return [trials.train(way, folder / way.__name__, text, settings)[1] for way in trials.WAYS]
+
+
+@pytest.mark.claim("scaling-rounding")
+def test_with_finer_numbers_two_processes_learn_what_one_learns_to_twelve_decimals(tmp_path):
+    text = trials.shards(tmp_path)
+    alone = FORKS.together(1, tmp_path / "1", in_float64, tmp_path / "1/out", text, 16)[0][0]
+    for weights in FORKS.together(2, tmp_path / "2", in_float64, tmp_path / "2/out", text, 2)[0]:
+        assert all(one.dtype == torch.float64 for one in weights.values())
+        assert 0 < max((weights[name] - alone[name]).abs().max() for name in alone) < 1e-12
+
+
+FORKS = Forks()  # when all that they do is defined
