@@ -73,7 +73,7 @@ def test_share_of_a_shell_near_the_one_above(formula):
         share = law.cdf(torch.tensor(middle + reach)) - law.cdf(torch.tensor(middle - reach))
         if numbers == 2:  # with more numbers the first term is 1
             normal = torch.distributions.Normal(torch.tensor(0.0).double(), 1.0)
-            names = {"C": share, "D": numbers, r"\gamma": gamma, r"\Phi": normal.cdf}
+            names = {r"\omega": share, "D": numbers, r"\gamma": gamma, r"\Phi": normal.cdf}
             formula("ncsn-spacing").holds(names, tolerance=1e-6)
     length = (sigma * torch.randn(100_000, numbers)).norm(dim=1)
     assert abs(length.mean() / (numbers**0.5 * sigma) - 1) < 0.01 and abs(length.std() * 2**0.5 / sigma - 1) < 0.02

@@ -121,11 +121,11 @@ def test_divergence_by_probes_is_the_trace(formula):
     spread = score_sde.divergence(lambda x: (x @ matrix.T).sin(), x, signs)[1]
     assert (spread - trace).abs().max() < 0.15 < (score_sde.divergence(torch.sin, x, signs)[1] - trace).abs().max()
     probe = axes(x)[:, 0]  # of the first example: all three
-    names = {r"\nabla \cdot u": exactly[0], r"J": jacobians[0], "v": lambda: None}
-    del names["v"]
     mean = lambda value: value.mean()  # noqa: E731
     each = torch.stack([v @ jacobians[0] @ v for v in probe])
-    formula("ncsn-divergence").holds({r"\nabla \cdot u": exactly[0], r"\mathbb{E}_v": mean, r"v^\top J v": each})
+    formula("ncsn-divergence").holds(
+        {r"\nabla \cdot u": exactly[0], r"\mathbb{E}_\xi": mean, r"\xi^\top J\, \xi": each}
+    )
 
 
 def integrated(s: float, x, high: float, low: float):
@@ -199,7 +199,7 @@ def test_karras_network_equals_diffusers(agrees, formula):
     score = score_sde.KarrasNetwork(Given(inner), LADDER, s)(x, level)
     sigma = LADDER[level][:, None]
     clean = x + sigma**2 * score  # Tweedie's formula
-    names = {r"D_\theta(x, \sigma_i)": clean, "x": x, "s": s, r"\sigma_i": sigma, "i": level, r"F_\theta": inner}
+    names = {r"\hat x_\theta(x, \sigma_i)": clean, "x": x, "s": s, r"\sigma_i": sigma, "i": level, r"F_\theta": inner}
     formula("ncsn-karras").holds(names)
     theirs, out = EDMEulerScheduler(sigma_data=s), []
     for row, one in zip(x, level, strict=True):
