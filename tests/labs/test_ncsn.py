@@ -78,6 +78,8 @@ def test_naive_langevin_gets_the_weights_wrong_and_annealed_right(results):
     assert min(seeds(weights["naive_exact"]["right"])) > 0.4  # "the widest catches the most"
     assert weights["naive_exact"]["right"]["mean"] > weights["naive_exact"]["left"]["mean"]
     assert 0 < truth["mean"] < 0.02
+    for score in ("exact", "learnt"):
+        assert weights[f"annealed_{score}"]["off"]["mean"] < truth["mean"] + 0.02  # "little more than the chance error"
     stayed = lab["stayed"]
     assert min(seeds(stayed["naive_exact"])) > 0.95  # "and stay"
     greater(stayed["naive_exact"], stayed["annealed_exact"])
@@ -141,9 +143,10 @@ def test_the_start_is_the_error_of_the_likelihood_by_the_exact_score(results):
 def test_karras_ladder_ends_nearer(results):
     ladder = results("NCSN")["ladder"]
     for count in (10, 20, 40):
-        for rho in (3, 7):
-            greater(ladder[f"log_{count}"], ladder[f"root_{rho}_{count}"], paired=True)
-        greater(ladder[f"root_1_{count}"], ladder[f"log_{count}"], paired=True)
+        greater(ladder[f"log_{count}"], ladder[f"root_7_{count}"], paired=True)
+        ratio = ladder[f"root_7_{count}"]["mean"] / ladder[f"log_{count}"]["mean"]
+        assert 0.75 < ratio < 0.92, count  # "a sixth or so"
+        assert ladder[f"root_1_{count}"]["mean"] > 4 * ladder[f"log_{count}"]["mean"]  # "by far"
 
 
 @pytest.mark.claim("ncsn-forms")
@@ -159,9 +162,11 @@ def test_two_forms_of_the_network(results):
 def test_fewer_levels_than_the_rule_asks_for_are_too_few(results):
     lab = results("NCSN")
     levels = lab["levels"]
-    distance = [levels[f"of_{count}"]["frechet"] for count in (3, 5, 10, 30)]
-    for few, more in zip(distance, distance[1:], strict=False):
-        assert few["mean"] > more["mean"]
+    few, some, half, whole = (levels[f"of_{count}"]["frechet"] for count in (3, 5, 10, 30))
+    greater(few, half)
+    greater(some, half)
+    tie(half, whole, within=1.5)  # "do as well here"
+    assert levels["steps"] == 150 and whole["mean"] < 1.2 * lab["frechet.floor"]["mean"]
 
 
 def test_judge_and_floor_are_those_of_the_ddpm_lab():
@@ -208,6 +213,7 @@ def test_the_last_denoising_step_helps(results):
     lab = results("NCSN")
     samples = lab["samples"]
     greater(samples["noisy"]["frechet"], samples["annealed"]["frechet"], paired=True)
+    assert 0 < min(seeds(samples["denoised_by"])) and len(seeds(samples["denoised_by"])) == 5  # "in each"
     tie(samples["noisy"]["confident"], samples["annealed"]["confident"], within=0.02)
     assert 0.02 < lab["digits.last_change"]["mean"] < 0.03
 
