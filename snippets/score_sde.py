@@ -49,22 +49,32 @@ def divergence(field: Callable, x: Tensor, probes: Tensor) -> tuple[Tensor, Tens
     return value.detach(), spread
 
 
+def velocity(score: Callable, sigma: Tensor, level: int) -> Callable:
+    """dx / dsigma of the ODE at a level of the ladder sigma (L,), as a function of the examples."""
+
+    def slope(x: Tensor) -> Tensor:
+        levels = torch.full(x.shape[:1], level, device=x.device)  # (B,)
+        return -float(sigma[level]) * score(x, levels)
+
+    return slope
+
+
 def log_likelihood(score: Callable, sigma: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     """log p(x) (B,) of examples x (B, D), by the ODE up the ladder sigma (L,), and the noise (B, D) there.
 
-    p is the density of what the ODE draws, at the last level, from noise of deviation sigma[0].
+    p is the density of what the ODE draws, at the last level, from noise of deviation sigma[0]. For probes
+    see `divergence`.
     """
     if (sigma.diff() >= 0).any():
         raise ValueError(f"a descending ladder is expected, given {sigma}")
     gained = torch.zeros_like(x[:, 0])  # (B,)
     for level in range(len(sigma) - 1, 0, -1):
-        low, high = float(sigma[level]), float(sigma[level - 1])
-        here = torch.full(x.shape[:1], level, device=x.device)  # (B,)
-        first, spread = divergence(lambda x: -low * score(x, here), x, probes)  # (B, D), (B,)  # noqa: B023
-        ahead = x + (high - low) * first  # (B, D) Euler's guess
-        second, wider = divergence(lambda x: -high * score(x, here - 1), ahead, probes)  # (B, D), (B,)  # noqa: B023
-        x = x + (high - low) * (first + second) / 2  # (B, D) along the mean of the two
-        gained = gained + (high - low) * (spread + wider) / 2  # (B,)
+        gap = float(sigma[level - 1] - sigma[level])
+        first, spread = divergence(velocity(score, sigma, level), x, probes)  # (B, D), (B,)
+        ahead = x + gap * first  # (B, D) Euler's guess
+        second, wider = divergence(velocity(score, sigma, level - 1), ahead, probes)  # (B, D), (B,)
+        x = x + gap * (first + second) / 2  # (B, D) along the mean of the two
+        gained = gained + gap * (spread + wider) / 2  # (B,)
     scaled = x / float(sigma[0])  # (B, D) standard normal, if it is the noise that samplers start from
     normal = -(scaled.square() + math.log(2 * math.pi * float(sigma[0]) ** 2)).sum(dim=1) / 2  # (B,)
     return normal + gained, x
