@@ -519,6 +519,7 @@ def test_ode_carries_gaussians_to_gaussians():
     assert (euler / (x * shrink(0.05)) - 1).abs().max() > 0.01
 
 
+@pytest.mark.claim("ncsn-short-steps")
 @pytest.mark.parametrize("sampler", ["reverse", "ancestral", "ode"])
 def test_exact_score_gives_exact_samples(sampler):
     """Mean, covariance, weights and widths of the mixture, from the exact score and noise alone."""
