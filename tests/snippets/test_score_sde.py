@@ -6,12 +6,10 @@ import pytest
 import torch
 from diffusers import EDMEulerScheduler
 from diffusers.schedulers.deprecated import ScoreSdeVpScheduler
-from safetensors.torch import load_file
 from torch import nn
 
 from snippets import ddpm, ncsn, score_sde
 from snippets.data.toy2d import toy2d
-from theme.page.pages import ROOT
 
 LADDER = ncsn.geometric_ladder(4.0, 0.05, 12)
 
@@ -271,49 +269,3 @@ X = torch.zeros(5, 3)
 def test_wrong_input_is_refused(call, given):
     with pytest.raises(ValueError, match=given):
         call()
-
-
-@pytest.mark.claim("ncsn-likelihood-table")
-def test_the_start_is_the_error_of_the_likelihood_by_the_exact_score():
-    """What the page says, at 200 points; the learnt score is that of the lab's network."""
-    toy, generator = toy2d(), torch.Generator().manual_seed(0)
-    x = toy.sample(200, generator)[0]
-    x = x + 0.05 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-    true = toy.log_density(x, 1.0, 0.05)
-    assert abs(true.mean() + 1.25) < 0.15
-
-    def off(score, sigma, x=x):
-        return (score_sde.log_likelihood(score, sigma, x, axes(x))[0] - true).abs().mean().item()
-
-    near = ncsn.geometric_ladder(6.0, 0.05, 20)
-    few, many = off(exact(near), near), off(exact(ladder := ncsn.geometric_ladder(6.0, 0.05, 100)), ladder)
-    assert abs(few - 0.06) < 0.01 and abs(many - 0.06) < 0.01
-    high = ncsn.geometric_ladder(50.0, 0.05, 100)
-    assert abs(off(exact(high), high) - 0.008) < 0.002
-    weights = load_file(ROOT / "docs/weights/NCSN.safetensors")
-    model = ncsn.ScoreNetwork(ncsn.PointNetwork(20), near, 1.0)
-    model.load_state_dict({key[7:]: value for key, value in weights.items() if key.startswith("points.")})
-    assert abs(off(model, near, x.float()) - 0.1) < 0.02
-    signs = torch.randint(0, 2, (1, *x.shape), generator=generator).double() * 2 - 1
-    guessed = score_sde.log_likelihood(exact(near), near, x, signs)[0]
-    apart = guessed - score_sde.log_likelihood(exact(near), near, x, axes(x))[0]
-    assert abs(apart.std() - 0.6) < 0.12 and abs(apart.mean()) < 3 * apart.std() / 200**0.5
-
-
-@pytest.mark.claim("ncsn-ladder-errors")
-def test_how_far_paths_end_from_those_of_a_fine_ladder():
-    """What the page says, on five sets of starts, paired."""
-    starts = 6 * normal(1000, 2)
-
-    def arrived(sigma):
-        return list(ncsn.sample_ode(exact(sigma), sigma, starts))[-2]
-
-    right = arrived(ncsn.geometric_ladder(6.0, 0.05, 2000))
-    ladders = {1: score_sde.power_ladder, 7: score_sde.power_ladder}
-    for count, said in ((10, (0.19, 0.025, 0.029)), (20, (0.05, 0.005, 0.006))):
-        tried = [make(6.0, 0.05, count, float(rho)) for rho, make in ladders.items()]
-        tried.append(ncsn.geometric_ladder(6.0, 0.05, count))
-        missed = [(arrived(one) - right).norm(dim=1).view(5, 200).mean(dim=1) for one in tried]
-        for error, number in zip(missed, said, strict=True):
-            assert abs(error.mean() / number - 1) < 0.15, (count, error.mean())
-        assert (missed[1] < missed[2]).all() and 0.75 < missed[1].mean() / missed[2].mean() < 0.92
