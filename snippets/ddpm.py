@@ -123,7 +123,7 @@ def x0_from_eps(schedule: NoiseSchedule, xt: Tensor, t: Tensor, eps: Tensor) -> 
 
 def eps_from_x0(schedule: NoiseSchedule, xt: Tensor, t: Tensor, x0: Tensor) -> Tensor:
     """Solve q_sample for the noise."""
-    signal = schedule.at(schedule.signal, t, xt, x0)  # (B, 1, 1, 1) how much of x0 is in xt
+    signal = schedule.at(schedule.signal, t, xt)  # (B, 1, 1, 1) how much of x0 is in xt
     noise = schedule.at(schedule.noise, t, xt)  # (B, 1, 1, 1) near 0 at the clean end: errors of x0 grow
     eps = (xt - signal * x0) / noise  # (B, C, H, W) the noise that x0 implies
     return eps
@@ -160,7 +160,7 @@ def eps_from_v(schedule: NoiseSchedule, xt: Tensor, t: Tensor, v: Tensor) -> Ten
 def posterior_mean(schedule: NoiseSchedule, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """Mean of q(x_{t-1} | x_t, x_0) (its Eq. 7): both images, weighted. The variance is beta_tilde."""
     beta, before, after = schedule.beta, schedule.alpha_bar_before, schedule.alpha_bar  # (T,), (T,), (T,)
-    weight_x0 = schedule.at(before.sqrt() * beta / (1 - after), t, xt, x0)  # (B, 1, 1, 1) 1 at t = 0
+    weight_x0 = schedule.at(before.sqrt() * beta / (1 - after), t, xt)  # (B, 1, 1, 1) 1 at t = 0
     weight_xt = schedule.at((1 - beta).sqrt() * (1 - before) / (1 - after), t, xt)  # (B, 1, 1, 1) 0 at t = 0
     mean = weight_x0 * x0 + weight_xt * xt  # (B, C, H, W) at t = 0 the clean image itself
     return mean

@@ -161,6 +161,8 @@ def train(
     if num_steps <= 0 or batch_size <= 0 or learning_rate <= 0:
         given = f"{num_steps}, {batch_size}, {learning_rate}"
         raise ValueError(f"num_steps, batch_size and learning_rate > 0 are expected, given {given}")
+    if not x0.is_floating_point() or not x0.isfinite().all():
+        raise ValueError(f"finite float examples are expected, given {x0.dtype} up to {x0.abs().max()}")
     generator = torch.Generator(x0.device).manual_seed(0)  # the same run each time
     average = copy.deepcopy(model).eval()  # a calmer copy (NCSNv2, technique 5)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
@@ -318,6 +320,8 @@ def sample_ode(score: Callable, sigma: Tensor, x: Tensor) -> Iterator[Tensor]:
 # --8<-- [start:bridge]
 def score_from_eps(eps: Tensor, alpha_bar: Tensor) -> Tensor:
     """The score (B, D) of DDPM's noisy density, from predicted noise eps (B, D) at alpha_bar (B,)."""
+    if not eps.is_floating_point():
+        raise ValueError(f"float eps is expected, given {eps.dtype}")
     if alpha_bar.shape != eps.shape[:1] or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
         raise ValueError(f"one alpha_bar in [0, 1) per example is expected, given {alpha_bar}")
     score = -eps / (1 - alpha_bar).sqrt()[:, None]  # (B, D)

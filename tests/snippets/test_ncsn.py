@@ -15,6 +15,8 @@ from snippets import ddpm, ncsn
 from snippets.blocks.image_metrics import train_classifier
 from snippets.data.digits import digits
 from snippets.data.toy2d import toy2d
+from snippets.exercises.ncsn import levels_needed
+from snippets.score_sde import log_likelihood
 from theme.page.pages import ROOT
 
 L = 12  # levels of the small ladder; B = 5 and D = 6 below
@@ -59,6 +61,41 @@ def test_ladder_descends_in_equal_ratios_and_diffusers_ascends(agrees, formula):
     agrees(LADDER.flip(0), theirs.discrete_sigmas, "diffusers.ScoreSdeVeScheduler", 1e-5)
     assert (LADDER - theirs.discrete_sigmas).abs().max() > 1  # the other way up
     assert (theirs.sigmas.diff() < 0).all()  # while its list of the same sigmas descends
+
+
+@pytest.mark.equation("ncsn-spacing", of=None)
+def test_share_of_a_shell_near_the_one_above(formula):
+    """Of lengths of noise: a normal law of mean sqrt(D) sigma and deviation sigma / sqrt(2), and real noise."""
+    for numbers, gamma in ((2, 1.1), (64, 1.3)):
+        sigma = 0.7
+        middle, reach = numbers**0.5 * gamma * sigma, 3 * gamma * sigma / 2**0.5
+        law = torch.distributions.Normal(torch.tensor(numbers**0.5 * sigma).double(), sigma / 2**0.5)
+        share = law.cdf(torch.tensor(middle + reach)) - law.cdf(torch.tensor(middle - reach))
+        if numbers == 2:  # with more numbers the first term is 1
+            normal = torch.distributions.Normal(torch.tensor(0.0).double(), 1.0)
+            names = {r"\omega": share, "D": numbers, r"\gamma": gamma, r"\Phi": normal.cdf}
+            formula("ncsn-spacing").holds(names, tolerance=1e-6)
+    length = (sigma * torch.randn(100_000, numbers)).norm(dim=1)
+    assert abs(length.mean() / (numbers**0.5 * sigma) - 1) < 0.01 and abs(length.std() * 2**0.5 / sigma - 1) < 0.02
+    assert abs(((length - middle).abs() < reach).double().mean() - share) < 0.05
+
+
+@pytest.mark.claim("ncsn-spacing-numbers")
+def test_what_the_page_says_of_the_number_of_levels():
+    """The ratio that has a half of one shell near the other, and how many levels that makes."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+
+    def share(gamma, numbers):
+        ends = [(2 * numbers) ** 0.5 * (gamma - 1) + sign * 3 * gamma for sign in (1, -1)]
+        return float(normal.cdf(torch.tensor(ends[0])) - normal.cdf(torch.tensor(ends[1])))
+
+    for numbers, said in ((64, 1.36), (3072, 1.04)):
+        ratio = 1 / (1 - 3 / (2 * numbers) ** 0.5)
+        assert abs(ratio - said) < 0.005 and abs(share(ratio, numbers) - 0.5) < 1e-4
+    assert (
+        levels_needed(9.63, 0.03, 64) == 20 and levels_needed(50, 0.01, 3072) == 220 and levels_needed(6, 0.05, 2) == 2
+    )
+    assert 1.9 < levels_needed(50, 0.01, 4 * 3072) / 220 < 2.1  # as the root of D
 
 
 def test_largest_distance_is_the_largest():
@@ -295,7 +332,7 @@ def test_langevin_rests_at_its_density():
 def test_steps_scale_as_sigma_squared(formula):
     epsilon = 3e-4
     steps = ncsn.step_sizes(LADDER, epsilon)
-    names = {r"\alpha_i": steps, r"\epsilon": epsilon, r"\sigma_i": LADDER, r"\sigma_L": LADDER[-1]}
+    names = {r"\alpha_i": steps, r"\alpha_L": epsilon, r"\sigma_i": LADDER, r"\sigma_L": LADDER[-1]}
     formula("ncsn-annealed").holds(names)
     torch.testing.assert_close(steps, epsilon * LADDER**2 / LADDER[-1] ** 2)
     assert abs(steps[-1] - epsilon) < 1e-15
@@ -482,6 +519,7 @@ def test_ode_carries_gaussians_to_gaussians():
     assert (euler / (x * shrink(0.05)) - 1).abs().max() > 0.01
 
 
+@pytest.mark.claim("ncsn-short-steps")
 @pytest.mark.parametrize("sampler", ["reverse", "ancestral", "ode"])
 def test_exact_score_gives_exact_samples(sampler):
     """Mean, covariance, weights and widths of the mixture, from the exact score and noise alone."""
@@ -499,6 +537,40 @@ def test_exact_score_gives_exact_samples(sampler):
     torch.testing.assert_close(inner, toy.deviations, rtol=0.08, atol=0)
     centre = torch.stack([x[near == k].mean(0) for k in range(3)])
     torch.testing.assert_close(centre, toy.means, rtol=0, atol=0.05)
+
+
+# the example by hand
+
+
+@pytest.mark.claim("ncsn-by-hand")
+def test_the_example_by_hand():
+    """Data N(0, 1); the four digits that the page prints."""
+    sigma = ncsn.geometric_ladder(2.0, 0.5, 3)
+    score, one = gaussian(1.0, sigma), lambda value: torch.tensor([[value]]).double()
+    torch.testing.assert_close(sigma, torch.tensor([2.0, 1.0, 0.5]).double())
+    x, level, z = one(0.5), torch.tensor([1]), one(1.0)  # 1 + 1 * (-0.5)
+    found = {"score": score(x, level)}
+    found["loss"] = (1.0 * found["score"] - 0.5).square()
+    found["step"] = ncsn.step_sizes(sigma, 0.1)[1]
+    found["langevin"] = ncsn.langevin_step(x, found["score"], float(found["step"]), z)
+    found["reverse"] = ncsn.reverse_step(x, found["score"], 1.0, 0.5, z)
+    found["ancestral"] = ncsn.ancestral_step(x, found["score"], 1.0, 0.5, z)
+    found["euler"] = ncsn.ode_step(x, found["score"], 1.0, 0.5)
+    _, low, clean = ncsn.sample_ode(gaussian(1.0, sigma[1:]), sigma[1:], x)
+    found |= {"heun": low, "clean": clean}
+    found["likelihood"], noise = log_likelihood(gaussian(1.0, sigma[1:]), sigma[1:], one(0.4), one(1.0)[None])
+    found["noise"] = noise
+    gained = found["likelihood"] - torch.distributions.Normal(0.0, 1.0).log_prob(noise)
+    found["gained"] = gained
+    found["wide"] = torch.distributions.Normal(0.0, 2**0.5).log_prob(noise) + gained
+    found["exact"] = torch.distributions.Normal(0.0, 1.25**0.5).log_prob(one(0.4))
+    said = {"score": -0.25, "loss": 0.5625, "step": 0.4, "langevin": 1.0825, "reverse": 1.1785, "ancestral": 0.7455}
+    said |= {"euler": 0.375, "heun": 0.4, "clean": 0.32, "likelihood": -0.8189, "noise": 0.5, "gained": 0.225}
+    said |= {"wide": -1.1030, "exact": -1.0945}
+    for name, value in said.items():
+        assert abs(float(found[name]) - value) < 6e-5, (name, found[name])
+        assert f"{value:g}" in PAGE or f"{value:.4f}" in PAGE, name
+    assert abs(0.5 * (1.25 / 2) ** 0.5 - 0.3953) < 5e-5
 
 
 # bridge to DDPM
@@ -613,6 +685,8 @@ def test_main_draws_points_and_digits_once_trained(tmp_path, monkeypatch, capsys
     assert max(abs(a - b) for a, b in zip(shares, (0.5, 0.3, 0.2), strict=True)) < 0.05
 
 
+PAGE = (ROOT / "docs/posts/NCSN.md").read_text()
+
 # what the page says of its faults, with the exact score; written out, for our own code is watched, which takes time
 
 
@@ -651,9 +725,10 @@ def drawn(told=1, power=2, pull=0.5):
 @pytest.mark.parametrize(
     "fault, shares, widths",
     [
-        ({"told": 2}, (0.46, 0.35, 0.19), (0.97, 0.98, 0.93)),  # trained with a variance for a deviation
-        ({"power": 1}, (0.42, 0.33, 0.25), (1.0, 1.0, 1.0)),
-        ({"pull": 1.0}, (0.63, 0.23, 0.14), (0.7, 0.7, 0.68)),
+        # trained with a variance for a deviation
+        pytest.param({"told": 2}, (0.46, 0.35, 0.19), (0.97, 0.98, 0.93), marks=pytest.mark.claim("ncsn-fault-loss")),
+        pytest.param({"power": 1}, (0.42, 0.33, 0.25), (1.0, 1.0, 1.0), marks=pytest.mark.claim("ncsn-fault-steps")),
+        pytest.param({"pull": 1.0}, (0.63, 0.23, 0.14), (0.7, 0.7, 0.68), marks=pytest.mark.claim("ncsn-fault-pull")),
     ],
     ids=str,
 )
@@ -663,6 +738,7 @@ def test_what_the_page_says_of_faults_in_langevin_dynamics(fault, shares, widths
     assert 0.07 < 1 - (1 - 0.2 / (6 / 0.05)) ** 50 < 0.081  # of the distance, with steps that scale as sigma
 
 
+@pytest.mark.claim("ncsn-fault-ode")
 def test_what_the_page_says_of_the_ode_with_the_drift_of_the_sde():
     sigma = ncsn.geometric_ladder(6.0, 0.05, 20).tolist()
     x = 6 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -675,6 +751,7 @@ def test_what_the_page_says_of_the_ode_with_the_drift_of_the_sde():
     assert all(abs(a - b) < 0.05 for a, b in zip((0.74, 0.19, 0.07, 0.24, 0.36, 0.23), given, strict=True)), given
 
 
+@pytest.mark.claim("ncsn-loss-of-digits")
 def test_the_digits_network_is_below_the_loss_of_gaussian_data():
     """What the page says where it asks whether the loss is stuck: at the last level, on 360 training digits."""
     weights = load_file(ROOT / "docs/weights/NCSN.safetensors")
@@ -733,6 +810,9 @@ def test_wrong_examples_and_levels_are_refused(call):
         (lambda: ncsn.train(MODEL, X, 0, 4, 0.1), "num_steps.*given 0, 4, 0.1"),
         (lambda: ncsn.train(MODEL, X, 3, 0, 0.1), "batch_size.*given 3, 0"),
         (lambda: ncsn.train(MODEL, X, 3, 4, -0.1), "learning_rate > 0.*-0.1"),
+        (lambda: ncsn.train(MODEL, X.long(), 3, 4, 0.1), "finite float examples.*given torch.int64"),
+        (lambda: ncsn.train(MODEL, X * math.nan, 3, 4, 0.1), "finite float.*given torch.float32 up to nan"),
+        (lambda: ncsn.train(MODEL, X + math.inf, 3, 4, 0.1), "finite float.*up to inf"),
         (lambda: ncsn.langevin_step(X, X, 0.0, X), "step > 0, .* expected, given 0.0"),
         (lambda: ncsn.langevin_step(X, X, 0.1, X[:1]), "of one shape, are expected, given 0.1, .* and \\(1, 6\\)"),
         (lambda: ncsn.langevin_step(X, X[:, :1], 0.1, X), "of one shape, are expected"),
@@ -753,6 +833,7 @@ def test_wrong_examples_and_levels_are_refused(call):
         (lambda: ncsn.DDPMNetwork(nn.Identity(), (1, 2, 3), torch.arange(5)), "a descending row of integers t.*tensor"),
         (lambda: ncsn.DDPMNetwork(nn.Identity(), (1, 2, 3), torch.zeros(2, 2).long()), "a descending row"),
         (lambda: ncsn.DDPMNetwork(nn.Identity(), (1, 2, 3), torch.tensor([2.0, 1.0])), "integers t"),
+        (lambda: ncsn.score_from_eps(X.long(), torch.full((5,), 0.5)), "float eps.*given torch.int64"),
         (lambda: ncsn.score_from_eps(X, torch.tensor(0.5)), "one alpha_bar in \\[0, 1\\).*given 0.5"),
         (lambda: ncsn.score_from_eps(X, torch.ones(5)), "in \\[0, 1\\).*given tensor\\(\\[1"),
         (lambda: ncsn.score_from_eps(X, -torch.ones(5)), "given tensor\\(\\[-1"),
@@ -780,11 +861,14 @@ def test_ladder_stays_exact_in_low_precision():
 # what the page says about diffusers
 
 
+@pytest.mark.claim("ncsn-library-lists")
 def test_library_ve_scheduler_has_one_list_in_each_order():
     theirs = ScoreSdeVeScheduler(L, sigma_min=0.05, sigma_max=4.0)
     assert (theirs.sigmas.diff() < 0).all() and (theirs.discrete_sigmas.diff() > 0).all()
 
 
+@pytest.mark.claim("ncsn-library-score")
+@pytest.mark.claim("ncsn-library-pipeline")
 def test_library_ve_predictor_cites_the_ancestral_equation_and_doubts_its_noise():
     """Equation 47 is the ancestral step; the noise is that of the reverse SDE, as the tests above show."""
     source = inspect.getsource(ScoreSdeVeScheduler.step_pred)
@@ -793,6 +877,7 @@ def test_library_ve_predictor_cites_the_ancestral_equation_and_doubts_its_noise(
     assert "predicted noise" in ScoreSdeVeScheduler.step_pred.__doc__
 
 
+@pytest.mark.claim("ncsn-library-pipeline")
 def test_library_ve_corrector_averages_norms_over_the_batch():
     """A sample's step changes with the score of another sample."""
     theirs, x, score = diffusers_sde(), torch.randn(2, 1, 2, 3), torch.randn(2, 1, 2, 3)
@@ -801,12 +886,14 @@ def test_library_ve_corrector_averages_norms_over_the_batch():
     assert (steps[0][0] - steps[1][0]).abs().max() > 0.01
 
 
+@pytest.mark.claim("ncsn-library-pipeline")
 def test_library_ve_pipeline_is_deprecated_and_corrects_first():
     source = inspect.getsource(ScoreSdeVePipeline.__call__)
     assert source.index("scheduler.step_correct") < source.index("scheduler.step_pred")
     assert ScoreSdeVePipeline.__module__.startswith("diffusers.pipelines.deprecated.")
 
 
+@pytest.mark.claim("ncsn-library-score")
 def test_library_ve_network_divides_by_sigma():
     """A network of Fourier features, as google/ncsnpp-… are, divides its output by the time that it is told."""
     torch.manual_seed(0)

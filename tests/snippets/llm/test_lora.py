@@ -740,7 +740,7 @@ def test_what_is_not_frozen_is_not_in_the_file(tmp_path, results):
         again = lora.load_adapter(copy.deepcopy(base), tmp_path / str(frozen), {})
         answers[frozen] = (model.eval()(tokens) - again.eval()(tokens)).abs().max().item()
     assert answers[True] < 1e-6 and answers[False] > 1e-2
-    assert results("LLM/LORA")["runs.qv_8.parameters"] == 4 * 8 * (192 + 192 + 192 + 64)
+    assert results("LLM/LORA")["count.qv_8"] == 4 * 8 * (192 + 192 + 192 + 64)
 
 
 @pytest.mark.claim("lora-fault-rslora")
