@@ -27,6 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ["torch", "numpy", "scikit-learn", "diffusers", "transformers", "peft"]
+HEAVY = 150 * 1024  # bytes of a picture; pages show none above 200 KiB
 INK = {"light": "#24292f", "dark": "#d7dce2"}
 COLORS = {  # Okabe and Ito's, which colour-blind readers tell apart; lighter ones on a dark page
     "light": ["#0072b2", "#d55e00", "#009e73", "#a3527f", "#8a6100", "#4d4d4d"],
@@ -112,6 +113,7 @@ class Lab:
         self._outside()
         import matplotlib.pyplot as plt
         from cycler import cycler
+        from PIL import Image
 
         plain, ending = name.rsplit(".", 1)
         for theme, suffix in (("dark", ".dark"), ("light", "")):
@@ -131,6 +133,11 @@ class Lab:
                 dated = {"metadata": {"Date": None}} if ending == "svg" else {}
                 figure.savefig(where, transparent=True, dpi=200, **dated)
                 plt.close(figure)
+                if ending == "png" and where.stat().st_size > HEAVY:
+                    with Image.open(where) as picture:  # 256 colours are enough for what is drawn
+                        picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+                            where, optimize=True
+                        )
         return figure
 
     @staticmethod
