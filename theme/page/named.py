@@ -42,6 +42,9 @@ LIBRARIES = {
 }
 AMBIGUOUS = {"tokenizers", "transformers"}  # in prose these are also plain words: linked where "library" stands before
 CLASSES = """
+diffusers/guiders/adaptive_projected_guidance.py: AdaptiveProjectedGuidance
+diffusers/guiders/auto_guidance.py: AutoGuidance
+diffusers/guiders/classifier_free_guidance.py: ClassifierFreeGuidance
 diffusers/models/attention.py: BasicTransformerBlock
 diffusers/models/autoencoders/vae.py: VectorQuantizer
 diffusers/models/autoencoders/vq_model.py: VQModel
@@ -55,6 +58,7 @@ diffusers/pipelines/controlnet/pipeline_controlnet.py: StableDiffusionControlNet
 diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion.py: StableDiffusionPipeline
 diffusers/schedulers/scheduling_ddim.py: DDIMScheduler
 diffusers/schedulers/scheduling_ddpm.py: DDPMScheduler
+diffusers/schedulers/scheduling_edm_euler.py: EDMEulerScheduler
 diffusers/schedulers/scheduling_flow_match_euler_discrete.py: FlowMatchEulerDiscreteScheduler
 diffusers/schedulers/scheduling_sde_ve.py: ScoreSdeVeScheduler
 performer_pytorch/performer_pytorch.py: SelfAttention

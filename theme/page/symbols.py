@@ -8,7 +8,7 @@ from theme.page.pages import posts
 from theme.page.source import TOKEN, line_of, place
 
 LIST = re.compile(r'^\?\?\? note "Symbols[^\n]*"\n(?:(?: {4}[^\n]*)?\n)+', re.M)
-FEW = 6  # letters that a page explains without a list
+FEW = 10  # letters that a page explains without a list
 WORDS = re.compile(r"\\(?:begin|end|mathrm|mathtt|operatorname|text|textbf|textrm)\*?\{[^{}]*\}")
 GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi"
