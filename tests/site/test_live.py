@@ -143,7 +143,7 @@ def test_a_faulty_figure_is_noticed(key, tab):
         assert ran(tab) == "done"
         set_to(tab, case)
         assert ran(tab) == "done"
-        assert difference(tab, case, side.reference) > 1e-3, fault
+        assert difference(tab, case, side.reference) > 2 * getattr(side, "TOLERANCE", 1e-4), fault
 
 
 def test_a_figure_is_sound_in_every_state(tab):
