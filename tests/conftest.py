@@ -6,12 +6,13 @@ and a run in which everything passed writes .verified/report.json.
 
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import claims, equations, oracles, shapes
+from tests import building, claims, equations, oracles, shapes
 from tests.claims import results  # noqa: F401  a fixture
 from theme.around import report
 from tools import check
@@ -33,11 +34,18 @@ def pytest_configure(config):
         chosen = [name for name in ("keyword", "markexpr", "lf", "deselect") if getattr(config.option, name, None)]
         if chosen or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             raise pytest.UsageError("--complete is for the whole suite: give no files, -k, -m, --lf or --deselect")
+        if (ROOT / "tests/site").is_dir() and not config.option.collectonly:
+            building.build_for_all()
     proof = Proof(config)
     config.pluginmanager.register(proof, "proof")
     config.pluginmanager.register(oracles.Oracles(proof.watch), "oracles")
     config.pluginmanager.register(equations.Markers(ROOT), "equations")
     config.pluginmanager.register(claims.Claims(), "claims")
+
+
+def pytest_unconfigure(config):
+    if (site := building.built()) and not hasattr(config, "workerinput"):
+        shutil.rmtree(site[0], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config, items):

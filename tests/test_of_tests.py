@@ -38,7 +38,14 @@ COPIED += ["tests/__init__.py", "tests/conftest.py", "tests/shapes.py", "tests/t
 COPIED += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "theme/page").glob("*.py"))]
 COPIED += ["tests/labs/checks.py", "tests/labs/test_labs.py", "tests/pages/__init__.py"]
 COPIED += ["tests/pages/test_programs.py", "tests/pages/test_sources.py"]
-COPIED += ["tests/claims.py", "tests/disturb.py", "tests/equations.py", "tests/formula.py", "tests/oracles.py"]
+COPIED += [
+    "tests/building.py",
+    "tests/claims.py",
+    "tests/disturb.py",
+    "tests/equations.py",
+    "tests/formula.py",
+    "tests/oracles.py",
+]
 
 EXERCISE_FILES = ["snippets/exercises/__init__.py", "snippets/exercises/checking.py"]
 EXERCISE_FILES += [f"tests/snippets/{name}" for name in ("__init__.py", "conftest.py", "exercises/__init__.py")]

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 
-from pymdownx.snippets import SnippetMissingError
-
 from theme.page import records
 from theme.page.pages import ROOT, Page, key_line, posts, program
 from theme.page.pictures import BUDGET
+from theme.page.source import SourceError
 from tools.reached import bare, digest
 
 PICTURES = {".png", ".svg"}
@@ -94,7 +93,7 @@ def stale(page: Page, root: Path = ROOT) -> list[str]:
         return [f"{here}: the page's program has no recorded run. {mend}"]
     try:
         now = fingerprint(program(page, root))
-    except (SnippetMissingError, SyntaxError, TokenError, RuntimeError):
+    except (SourceError, SyntaxError, TokenError, RuntimeError):
         return []  # another check says so
     if record["code"] != now:
         return [f"{here}: the program changed after its run was recorded. {mend}"]

@@ -17,6 +17,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
+from hypothesis.internal.conjecture import engine
 
 OPTIONS = ["-q", "--no-header", "-p", "no:cacheprovider"]
 OURS = {"snippets", "tests", "theme", "tools"}
@@ -68,7 +69,7 @@ def ended(tests: list[str]) -> dict[str, str]:
     """What ends tests on our own code, imported anew: an exception, or "" for one that passes."""
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
-    watch = Watch()
+    watch, engine.MAX_SHRINKING_SECONDS = Watch(), 5  # that a test fails is enough: no smaller example is looked for
     pytest.main([*OPTIONS, *tests], plugins=[watch])
     return watch.ended
 
@@ -104,7 +105,9 @@ def forked(function: Callable, argument):
     os.close(into)
     with os.fdopen(out) as stream:
         said = stream.read()
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
+    if not said:
+        print(f"the process of {argument} ended with status {status}")
     return json.loads(said) if said else None
 
 

@@ -2,9 +2,7 @@
 
 import os
 import re
-import resource
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
@@ -16,9 +14,8 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from theme.page.pages import ROOT
+from tests import building
 
-ADDRESS, REPOSITORY = "https://example.org/", "https://github.com/example/site"  # as if it were published
 SOURCE, SPAN = re.compile(r'<pre class="source.*?</pre>', re.S), re.compile("</?span[^>]*>")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -62,14 +59,12 @@ class Site:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Site:
-    folder = tmp_path_factory.mktemp("site")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder]
-    env = {**os.environ, "SITE_URL": ADDRESS, "REPOSITORY_URL": REPOSITORY}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, f"the strict build fails:\n{done.stdout}{done.stderr}"
-    return Site(folder, Pages(folder), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    if made := building.built():
+        folder, seconds = made
+    else:
+        folder = tmp_path_factory.mktemp("site")
+        seconds = building.build(folder)
+    return Site(folder, Pages(folder), seconds)
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.live.test_machinery import FIGURES, module, scaled
-from tests.site.test_browser import LOAD_AXE, SETTLED, UNREACHABLE, WIDE
+from tests.site.test_browser import LAID_OUT, LOAD_AXE, SETTLED, UNREACHABLE, WIDE
 from theme.page import live
 from theme.page.pages import ROOT
 
@@ -79,6 +79,7 @@ def sound(tab) -> list[str]:
     for scheme, width in (("light", 1280), ("dark", 390)):
         tab.page.emulate_media(color_scheme=scheme)
         tab.page.set_viewport_size({"width": width, "height": 800})
+        tab.page.evaluate(LAID_OUT)
         tab.page.evaluate(SETTLED)
         found += [fault for kind in (SOUND, WIDE, UNREACHABLE) for fault in tab.page.evaluate(kind)]
     return found

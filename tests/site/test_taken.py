@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from tests.site.conftest import ADDRESS, REPOSITORY
+from tests.building import ADDRESS, REPOSITORY
 from theme.around import taken
 from theme.page.pages import ROOT, posts, program
 

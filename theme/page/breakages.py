@@ -1,6 +1,5 @@
 """What breaks it: a fault in a line or two of a page's code, as a diff, and the test that catches it."""
 
-import ast
 import html
 import re
 import textwrap
@@ -13,11 +12,13 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from theme.page import late, listings
-from theme.page.code import aside, marked
+from theme.page.code import aside
 from theme.page.pages import INCLUDE, Page, posts
+from theme.page.sections import marked
 from theme.page.source import TOKEN, Source, SourceError, once_per_version
 
 INFO = re.compile(r"diff (?P<path>tests/snippets/[\w/]+\.py)::(?P<name>\w+)")
+DEFINED = re.compile(r"def (\w+)\(")
 SIGNS = {"-": "del", "+": "ins", " ": "span", "": "span"}
 
 
@@ -79,14 +80,14 @@ def _places(source: Source, old: tuple[str, ...]) -> Iterator[tuple[str, int]]:
         if section in known:
             code, (first, last) = _lines(file), known[section]
             for line in range(first + 1, last - len(old) + 1):
-                if tuple(code[line - 1 : line - 1 + len(old)]) == old:
+                if code[line - 1] == old[0] and tuple(code[line - 1 : line - 1 + len(old)]) == old:
                     yield path, line
 
 
 @once_per_version
 def _test_lines(path: Path) -> dict[str, int]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name: node.lineno for node in tree.body if isinstance(node, ast.FunctionDef)}
+    lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+    return {found[1]: number for number, line in lines if (found := DEFINED.match(line))}
 
 
 def _tests(path: Path) -> dict[str, int]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from theme.page.pages import ASIDES, INCLUDE, Page, posts, python_blocks
+from theme.page.sections import marked
 from theme.page.source import once_per_version, place
 
 KINDS = re.compile(r"python(?: (?P<kind>fold|library|given|solution))?")
 OPENING = re.compile(rf"```({KINDS.pattern}|text|bash|bibtex|diff tests/\S+::\w+)")
-MARK = re.compile(r"\s*# --8<-- \[(start|end):([a-z][a-z0-9-]*)\]")
+OURS = re.compile(r"\s*(?:from\s+(?:snippets\b|\.)|import\s+(?:[^#]*,\s*)?snippets\b)")
 ANY_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 
 
@@ -26,43 +27,15 @@ def sections(root: Path) -> tuple[dict[tuple[str, str], tuple[int, int]], list[s
     return found, problems
 
 
-@once_per_version
-def marked(path: Path) -> tuple[dict[str, tuple[int, int]], list[tuple[int, str]]]:
-    """Lines of each section of a module by its name, and problems, each with its line."""
-    found, opened, problems = {}, {}, []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        mark = MARK.fullmatch(line)
-        if mark is None:
-            if "8<" in line:
-                mend = "A mark has its line to itself: # --8<-- [start:name]"
-                problems.append((number, f"{line.strip()!r} is no mark of a section. {mend}"))
-            continue
-        kind, section = mark.groups()
-        if kind == "start" and (section in opened or section in found):
-            problems.append((number, f"section {section} begins twice. Give the second another name"))
-        elif kind == "start":
-            opened[section] = number
-        elif section not in opened:
-            mend = f"Add # --8<-- [start:{section}] above it"
-            problems.append((number, f"section {section} ends here but never began. {mend}"))
-        else:
-            found[section] = opened.pop(section), number
-    for section, number in opened.items():
-        mend = f"Add # --8<-- [end:{section}]"
-        problems.append((number, f"section {section} is never closed. {mend}"))
-        found[section] = number, number
-    return found, problems
-
-
 def fences(root: Path) -> list[str]:
     """Fences that no runner sees, Python that is no include, and includes that would be printed as they stand."""
     return [problem for page in posts(root) for problem in fence_problems(page.path, root)]
 
 
 def fence_problems(path: Path, root: Path) -> Iterator[str]:
-    opened, kind, lines = "", "", 0
+    opened, kind, lines, name = "", "", 0, path.relative_to(root).as_posix()
     for number, line in enumerate([*path.read_text(encoding="utf-8").split("\n"), None], 1):
-        here = place(path, root, number)
+        here = f"{name}:{number}"
         if line is None:
             if opened:
                 yield f"{opened}: this fence is never closed. End the block with a line ```"
@@ -101,12 +74,8 @@ def aside(path: str) -> str:
 @once_per_version
 def _imports_of_ours(path: Path) -> list[int]:
     """The lines of a module that import from snippets."""
-    found, text = [], path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(text)) if re.search(r"\bsnippets\b|\bfrom\s+\.", text) else ():
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [f"{'.' * node.level}{node.module or ''}"] if isinstance(node, ast.ImportFrom) else []
-        found += [node.lineno] if any(re.match(r"snippets\b|\.", one) for one in names) else []
-    return found
+    lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+    return [number for number, line in lines if OURS.match(line)]
 
 
 def includes(root: Path) -> list[str]:

@@ -146,7 +146,7 @@ def starter(post: Page, root: Path, solved: bool = False) -> str:
             tasks.append(part.code if solved or part.section.startswith("given") else emptied(part.code))
         else:
             checks.append(part.code)
-    taken = "".join(f"    {name},\n" for name in sorted(ours, key=str.lower))
+    taken = "".join(f"    {name},\n" for name in sorted(ours, key=lambda name: (name.lower(), name)))
     hints = "".join(f"            {one.hint!r},\n" for one in all_)
     answers, checked = ", ".join(one.function for one in all_), ", ".join(f"check_{one.number}" for one in all_)
     run = f"    main(\n        [{answers}],\n        [{checked}],\n        [\n{hints}        ],\n    )"

@@ -29,7 +29,7 @@ from pymdownx.superfences import SuperFencesCodeExtension
 
 from theme.page import breakages, claims, equations, late, listings, live, maths, named, pictures, references, results
 from theme.page.marks import Mark
-from theme.page.pages import ROOT
+from theme.page.pages import ROOT, expand
 from theme.page.source import TOKEN, Source
 
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
@@ -51,7 +51,7 @@ class Notations(Preprocessor):
             if not source.key:
                 return text
             titled = breakages.titled_fence if match["info"].startswith("diff") else listings.titled_fence
-            return f"{titled(source, match)}\n{text.partition(chr(10))[2]}"
+            return f"{titled(source, match)}\n{expand(text.partition(chr(10))[2], source.root)}"
         if match["alt"]:
             return TOKEN.sub(lambda part: self._result(part, offset, plain=True), text[2:]).join(("![", ""))
         elif match["braces"] is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from theme.page.code import sections
 from theme.page.pages import Page, expand, posts
-from theme.page.source import DISPLAYED, FENCE, TOKEN, place
+from theme.page.source import DISPLAYED, FENCE, place
 
 BLOCKS, LINES = 30, 600
 A_MINUTE = {
@@ -13,6 +13,7 @@ A_MINUTE = {
     "lines": 25,
     "formulas": 6,
 }  # read; lines of open code, formulas on display
+OPEN = re.compile(r"```(?:python|diff)(?!.*(?:fold|solution) *\n)")
 NOT_READ = re.compile(r"\{\{.*?\}\}|(?<=\])\([^)]*\)")
 
 
@@ -32,13 +33,8 @@ def problems(root: Path) -> list[str]:
 
 def open_lines(text: str, root: Path) -> list[int]:
     """The lines of each block of code of a page's text that is not folded."""
-    return [
-        match["body"].count("\n")
-        for match in TOKEN.finditer(expand(text, root))
-        if match["mark"]
-        and match["info"].startswith(("python", "diff"))
-        and not match["info"].strip().endswith(("fold", "solution"))
-    ]
+    fences = [match for match in FENCE.finditer(expand(text, root)) if OPEN.match(match[0])]
+    return [match[0].count("\n") - 1 for match in fences]
 
 
 def minutes(post: Page, root: Path) -> int:

@@ -16,9 +16,10 @@ from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
 from theme.page import exercises, late
-from theme.page.code import KINDS, marked
+from theme.page.code import KINDS
 from theme.page.kept import between_builds
 from theme.page.pages import ASIDES, INCLUDE, ROOT
+from theme.page.sections import marked
 from theme.page.source import Source, once_per_version
 
 MACHINERY = [ROOT / name for name in ("tests", "theme", "tools")]  # no colours there: a tenth of a build

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from markdown.treeprocessors import Treeprocessor
 
-from theme.page import code
 from theme.page.pages import ROOT, Page
+from theme.page.sections import marked
 from theme.page.source import Source, once_per_version
 
 LIVE = re.compile(r"\{\{ *live: *(?P<label>[^|}]+?) *(?:\| *(?P<code>[^}]+?) *)?\}\}")
@@ -59,7 +59,7 @@ def python(key: str, sections: str, root: Path = ROOT) -> str:
     parts = []
     for module in re.split(r"\s*;\s*", sections.strip()):
         path, _, names = module.partition(":")
-        known = code.marked(root / path)[0] if (root / path).is_file() else {}
+        known = marked(root / path)[0] if (root / path).is_file() else {}
         lines = (root / path).read_text(encoding="utf-8").split("\n") if known else []
         parts.append(_imports(root / path) if known else "")
         for name in names.split():

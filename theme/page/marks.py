@@ -3,11 +3,14 @@
 import ast
 import difflib
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from theme.page.source import once_per_version
+from theme.page.source import line_of, once_per_version
 
+QUOTES = '"' * 3, "'" * 3
+DECORATED = re.compile(r"^( *)@.*?^\1(?:async )?def ", re.M | re.S)  # decorators of a function, up to its name
 ID = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
@@ -30,13 +33,13 @@ class Mark:
 def _of(path: Path) -> list[tuple[str, str | None, int]]:
     """The uses of pytest.mark in the decorators of a file's tests: kind, first argument if it is a text, line."""
     found, text = [], path.read_text(encoding="utf-8")
-    body = ast.parse(text).body if "pytest.mark." in text else []
-    body += [node for one in body if isinstance(one, ast.ClassDef) for node in one.body]
-    for test in (node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)):
-        for node in (node for decorator in test.decorator_list for node in ast.walk(decorator)):
+    for match in DECORATED.finditer(text):
+        if "pytest.mark." not in match[0] or sum(text.count(one, 0, match.start()) for one in QUOTES) % 2:
+            continue  # no marker, or a text that a test writes
+        for node in ast.walk(ast.parse(textwrap.dedent(match[0]) + "x(): pass")):
             if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("pytest.mark."):
                 ids = [arg.value if isinstance(arg, ast.Constant) else None for arg in node.args] or [None]
-                found += [(name.rpartition(".")[2], one, test.lineno) for one in ids]
+                found += [(name.rpartition(".")[2], one, line_of(text, match.end())) for one in ids]
     return found
 
 

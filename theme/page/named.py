@@ -12,9 +12,10 @@ from importlib import metadata
 from markdown.treeprocessors import Treeprocessor
 
 from theme.page import words
-from theme.page.code import aside, marked
+from theme.page.code import aside
 from theme.page.listings import block_id
 from theme.page.pages import INCLUDE
+from theme.page.sections import marked
 from theme.page.source import Source, once_per_version
 
 GITHUB = "https://github.com"
@@ -131,6 +132,11 @@ ABBREVIATIONS = {
     "VAE": "variational autoencoder",
     "ViT": "vision transformer",
 }
+WORDS = re.compile(
+    r"(?<![\w-])(?:(?:"
+    + "|".join(sorted(map(re.escape, (LIBRARIES.keys() - AMBIGUOUS) | ABBREVIATIONS.keys()), key=len, reverse=True))
+    + rf")|(?<=library )(?:{'|'.join(sorted(AMBIGUOUS))}))(?![\w-])"
+)
 
 
 @cache
@@ -180,13 +186,7 @@ class Named(Treeprocessor):
         known = blocks_of(self.source) | classes()
         self._link_code(root, known)
         seen = set()
-        plain = [re.escape(name) for name in LIBRARIES if name not in AMBIGUOUS]
-        after = [rf"(?<=library ){name}" for name in sorted(AMBIGUOUS)]
-        short = [re.escape(name) for name in ABBREVIATIONS]
-        pattern = re.compile(
-            rf"(?<![\w-])(?:{'|'.join(sorted([*plain, *short], key=len, reverse=True) + after)})(?![\w-])"
-        )
-        words.replace(root, pattern, lambda match: self._first(match[0], seen))
+        words.replace(root, WORDS, lambda match: self._first(match[0], seen))
 
     def _link_code(self, element: etree.Element, known: dict[str, str]) -> None:
         if element.tag in words.UNTOUCHED:

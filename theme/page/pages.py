@@ -15,14 +15,13 @@ import ast
 import io
 import re
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
-import markdown
 import yaml
 from pytest_codeblocks.main import extract_from_buffer
 
-from theme.page import reading
+from theme.page import reading, sections
 from theme.page.source import SourceError, place
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,29 +95,22 @@ def key_line(page: Page, root: Path, key: str) -> str:
     return place(page.path, root, next((n for n, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1))
 
 
-@cache
-def _snippets_preprocessor(root: Path):
-    options = {"pymdownx.snippets": {**SNIPPET_OPTIONS, "base_path": [str(root)]}}
-    return markdown.Markdown(extensions=["pymdownx.snippets"], extension_configs=options).preprocessors["snippet"]
-
-
 def expand(text: str, root: Path = ROOT) -> str:
-    """Replace every include by the lines that it names, as the site's build does."""
-    paths = sorted({match["path"] for match in INCLUDE.finditer(text)})
-    return _expanded(text, root, tuple((root / path).stat().st_mtime_ns for path in paths if (root / path).is_file()))
-
-
-@lru_cache(maxsize=256)
-def _expanded(text: str, root: Path, versions: tuple) -> str:
-    return "\n".join(_snippets_preprocessor(root).run(text.split("\n")))
+    """Replace every include by the lines that it names, as pymdownx.snippets does."""
+    return INCLUDE.sub(lambda include: sections.text(root / include["path"], include["section"]), text)
 
 
 def python_blocks(page: Page, root: Path = ROOT) -> list[str]:
     """The code of the page's Python fences, in order, as the reader sees it."""
-    lines = expand(page.text, root).split("\n")
+    return list(_blocks(expand(page.text, root)))
+
+
+@lru_cache(maxsize=64)
+def _blocks(text: str) -> tuple[str, ...]:
+    lines = text.split("\n")
     plain = "\n".join("```python" if PYTHON_FENCE.match(line) else line for line in lines)
     found = extract_from_buffer(io.StringIO(plain), max_num_lines=100_000)
-    return [block.code.rstrip("\n") + "\n" for block in found if block.syntax == "python"]
+    return tuple(block.code.rstrip("\n") + "\n" for block in found if block.syntax == "python")
 
 
 def program(page: Page, root: Path = ROOT) -> str:

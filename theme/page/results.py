@@ -19,8 +19,10 @@ def _read(path: Path) -> dict:
 
 def load(root: Path, key: str) -> dict | None:
     """What the lab of a post wrote, or None before its first run."""
-    path = root / f"docs/results/{key}.json"
-    return _read(path) if path.is_file() else None
+    try:
+        return _read(root / f"docs/results/{key}.json")
+    except FileNotFoundError:
+        return None
 
 
 def _groups(values) -> dict | None:

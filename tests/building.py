@@ -1,0 +1,46 @@
+"""The strict build that the tests of the site look at: one for a whole run, made before the tests start.
+
+Then nothing else takes the machine's time while the build is measured, and no process of the run builds a second one.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from theme.page.pages import ROOT
+
+ADDRESS, REPOSITORY = "https://example.org/", "https://github.com/example/site"  # as if it were published
+BUILT = "BUILT_SITE"  # the environment variable in which a run's processes find folder and seconds
+BAR, TRIES = 10.0, 3  # CPU seconds; a neighbour of the machine slows a build by up to a half, so the quickest counts
+
+
+def build(folder: Path) -> float:
+    """Build the site into a folder; return the CPU seconds that this took."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", folder]
+    env = {**os.environ, "SITE_URL": ADDRESS, "REPOSITORY_URL": REPOSITORY, "OMP_NUM_THREADS": "1"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, f"the strict build fails:\n{done.stdout}{done.stderr}"
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def build_for_all() -> None:
+    """Build the site and tell this process and those that it starts; where it fails, the tests of the site say why."""
+    folder = tempfile.mkdtemp(prefix="site-")
+    seconds = []
+    try:
+        while len(seconds) < TRIES and min(seconds, default=BAR) >= BAR:
+            seconds.append(build(Path(folder)))
+    except AssertionError:
+        return
+    os.environ[BUILT] = f"{min(seconds):.2f} {folder}"
+
+
+def built() -> tuple[Path, float] | None:
+    """The folder of the run's site and the CPU seconds of its build, if there is one."""
+    seconds, _, folder = os.environ.get(BUILT, "").partition(" ")
+    return (Path(folder), float(seconds)) if folder else None
