@@ -35,7 +35,7 @@ def pytest_configure(config):
         if chosen or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             raise pytest.UsageError("--complete is for the whole suite: give no files, -k, -m, --lf or --deselect")
         if (ROOT / "tests/site").is_dir() and not config.option.collectonly:
-            building.build_for_all()
+            config.built = building.build_for_all()
     proof = Proof(config)
     config.pluginmanager.register(proof, "proof")
     config.pluginmanager.register(oracles.Oracles(proof.watch), "oracles")
@@ -44,8 +44,8 @@ def pytest_configure(config):
 
 
 def pytest_unconfigure(config):
-    if (site := building.built()) and not hasattr(config, "workerinput"):
-        shutil.rmtree(site[0], ignore_errors=True)
+    if folder := getattr(config, "built", None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config, items):

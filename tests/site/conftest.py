@@ -125,6 +125,7 @@ class Tab:
     """A page in the browser, with the requests and errors since it was opened."""
 
     page: object
+    site: Site
     requests: list = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -143,11 +144,11 @@ class Tab:
 
 
 @pytest.fixture
-def tab(browser, address):
+def tab(browser, address, site):
     """A tab of a new reader."""
     context = browser.new_context(base_url=address)
     context.set_default_timeout(60_000)  # a busy machine is no fault
-    tab = Tab(context.new_page())
+    tab = Tab(context.new_page(), site)
     tab.page.on("request", lambda request: tab.requests.append(request))
     tab.page.on("console", tab.heard)
     tab.page.on("pageerror", lambda error: tab.errors.append(f"script: {error}"))

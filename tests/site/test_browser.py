@@ -22,12 +22,10 @@ PAGES |= {url: [LOOKS[number % 4]] for number, url in enumerate([*POSTS[1:], *LA
 
 # Every block is laid out, as it is for the reader who has scrolled to it; formulas and code repeat themselves by the
 # thousand, so axe sees of a formula its MathML only, and in a block of code each colour once.
-LAID_OUT = """() => {
+PREPARE = """async () => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync("* { content-visibility: visible !important }");
   document.adoptedStyleSheets = [sheet];
-}"""
-PREPARE = """async () => {
   for (const picture of document.images) picture.loading = "eager";
   await Promise.allSettled([...document.images].map((picture) => picture.decode()));
   for (const visual of document.querySelectorAll(".katex-html")) visual.remove();
@@ -66,7 +64,6 @@ def faults(tab, url: str, looks) -> list[str]:
         tab.page.set_viewport_size({"width": width, "height": 800})
         tab.page.evaluate(SETTLED)
         problems = [fault for kind in (WIDE, UNREACHABLE, SMALL) for fault in tab.page.evaluate(kind)]
-        tab.page.evaluate(LAID_OUT)
         tab.page.evaluate(PREPARE)
         tab.page.evaluate(SETTLED)
         problems += tab.page.evaluate(AXE)

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.live.test_machinery import FIGURES, module, scaled
-from tests.site.test_browser import LAID_OUT, LOAD_AXE, SETTLED, UNREACHABLE, WIDE
+from tests.site.test_browser import LOAD_AXE, SETTLED, UNREACHABLE, WIDE
 from theme.page import live
 from theme.page.pages import ROOT
 
@@ -37,8 +37,15 @@ SOUND = """async () => (await axe.run("live-figure", {resultTypes: ["violations"
   .flatMap(({id, nodes}) => nodes.map(({html}) => `${id}: ${html.slice(0, 200)}`))"""
 
 
-def opened(tab, key: str, **look) -> None:
-    tab.go(f"posts/{key}/", **look)
+def opened(tab, key: str, whole: bool = False) -> None:
+    """Open a post; where not whole, with nothing below its heading but the figure, which is all that is looked at."""
+    address = f"posts/{key}/"
+    if not whole:
+        text = tab.site.file(address).read_text(encoding="utf-8")
+        figure = text[text.index("<live-figure") : text.index("</live-figure>")]
+        text = f"{text[: text.index('</h1>')]}</h1>{figure}</live-figure>{text[text.index('</article>') :]}"
+        tab.page.route(f"**/{address}", lambda route: route.fulfill(body=text, content_type="text/html"))
+    tab.go(address)
     expect(tab.page.locator("live-figure[data-state=idle]")).to_have_count(1)
 
 
@@ -79,7 +86,6 @@ def sound(tab) -> list[str]:
     for scheme, width in (("light", 1280), ("dark", 390)):
         tab.page.emulate_media(color_scheme=scheme)
         tab.page.set_viewport_size({"width": width, "height": 800})
-        tab.page.evaluate(LAID_OUT)
         tab.page.evaluate(SETTLED)
         found += [fault for kind in (SOUND, WIDE, UNREACHABLE) for fault in tab.page.evaluate(kind)]
     return found
