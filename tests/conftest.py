@@ -34,7 +34,7 @@ def pytest_configure(config):
         chosen = [name for name in ("keyword", "markexpr", "lf", "deselect") if getattr(config.option, name, None)]
         if chosen or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             raise pytest.UsageError("--complete is for the whole suite: give no files, -k, -m, --lf or --deselect")
-        if (ROOT / "tests/site").is_dir() and not config.option.collectonly:
+        if (ROOT / "tests/site").is_dir() and not config.option.collectonly and not building.built():
             config.built = building.build_for_all()
     proof = Proof(config)
     config.pluginmanager.register(proof, "proof")

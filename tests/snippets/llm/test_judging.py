@@ -65,7 +65,7 @@ def test_the_paired_test_is_wrong_in_one_case_of_twenty():
     """Scores that take any value: 5 %. Scores of 0 and 1, of which few differ: less, for sums come in whole steps."""
     shares = []
     for draw in (random.gauss, lambda *_: random.choice((-1.0, 1.0, *[0.0] * 18))):
-        found = [paired_test([draw(0, 1) for _ in range(60)], [0.0] * 60, draws=199) <= 0.05 for _ in range(600)]
+        found = [paired_test([draw(0, 1) for _ in range(40)], [0.0] * 40, draws=99) <= 0.05 for _ in range(500)]
         shares.append(mean(found))
     assert shares[0] == pytest.approx(0.05, abs=0.025) and shares[1] < 0.035
 

@@ -116,7 +116,7 @@ STRINGS = st.lists(ALPHABET | ODD | st.sampled_from("abcxyz ABC"), max_size=30).
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(text=STRINGS)
 def test_pieces_equal_transformers_on_odd_strings(name, text):
     ours, theirs = PAIRS[name]
