@@ -33,6 +33,7 @@ class Network:
     varies: dict[str, dict[int, str]]  # of an input, the name of each size that varies: {"x": {0: "batch"}}
     outputs: tuple[str, ...] = ("out",)
     without_checks: Callable[[nn.Module], nn.Module] | None = None  # the same module, where forward looks at values
+    shares: str | None = None  # another post's network, "LLM/Decoder-Only/llama", whose weights this one has too
 
     def rounded(self) -> nn.Module:
         """The module with its weights rounded to half precision, ready to compute in single precision."""
@@ -90,7 +91,36 @@ def onnx_bytes(network: Network) -> bytes:
     model.graph.node.extend(nodes)
     del model.graph.value_info[:]
     onnx.checker.check_model(model)
+    if network.shares:
+        refer(model, ROOT / f"docs/live/{network.shares}.onnx")
     return model.SerializeToString(deterministic=True)
+
+
+def refer(model, base: Path) -> None:
+    """Make tables that the base's file holds too references into it, so that they are kept and loaded once."""
+    from onnx.external_data_helper import set_external_data
+
+    data = base.read_bytes()
+    for table in model.graph.initializer:
+        at = data.find(table.raw_data) if len(table.raw_data) > 1024 else -1
+        if at >= 0:
+            set_external_data(table, base.name, at, len(table.raw_data))
+            table.ClearField("raw_data")
+
+
+def whole(network: Network, path: Path) -> bytes:
+    """A network's file with what it refers to put into it, as a reader's browser has it."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    for table in model.graph.initializer:
+        if table.external_data:
+            place = {one.key: one.value for one in table.external_data}
+            data = (ROOT / f"docs/live/{network.shares}.onnx").read_bytes()
+            table.raw_data = data[int(place["offset"]) :][: int(place["length"])]
+            del table.external_data[:]
+            table.data_location = onnx.TensorProto.DEFAULT
+    return model.SerializeToString()
 
 
 def difference(network: Network, path: Path, inputs: dict[str, Tensor]) -> float:
@@ -99,7 +129,7 @@ def difference(network: Network, path: Path, inputs: dict[str, Tensor]) -> float
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(whole(network, path), options, providers=["CPUExecutionProvider"])
     given = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
     theirs = session.run(list(network.outputs), given)
     with torch.no_grad():

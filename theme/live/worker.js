@@ -45,9 +45,11 @@ async function load({ root, files }) {
   if (engine) {
     ort = await import(root + named("ort.mjs")[0]);
     Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: found[engine].buffer });
+    // a network may refer to weights in another one's file
+    const externalData = named(".onnx").map((name) => ({ path: name.split("/").pop(), data: found[name] }));
     for (const name of named(".onnx")) {
       const short = /** @type {string} */ (name.split("/").pop()).slice(0, -5);
-      sessions[short] = await ort.InferenceSession.create(found[name], { executionProviders: ["wasm"] })
+      sessions[short] = await ort.InferenceSession.create(found[name], { executionProviders: ["wasm"], externalData })
         .catch(() => { throw new Error(`the file ${short}.onnx is damaged`); });
     }
   }

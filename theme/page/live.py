@@ -7,6 +7,10 @@ docs/live/<post>/ (networks and tables, by `make live`), or is printed code of t
 
 takes those sections of the module, in this order, with what the module imports of the standard library. A file
 docs/live/<post>/live.py comes behind them: it defines live(given), which calls them with what the script sends.
+
+    {{ live: Draft and check + LLM/Decoder-Only/llama }}
+
+loads a network of another post's figure, too; several have spaces between them.
 """
 
 import ast
@@ -21,7 +25,9 @@ from theme.page.pages import ROOT, Page
 from theme.page.sections import marked
 from theme.page.source import Source, once_per_version
 
-LIVE = re.compile(r"\{\{ *live: *(?P<label>[^|}]+?) *(?:\| *(?P<code>[^}]+?) *)?\}\}")
+LIVE = re.compile(
+    r"\{\{ *live: *(?P<label>[^+|}]+?) *(?:\+ *(?P<others>[^|}]+?) *)?(?:\| *(?P<code>[^}]+?) *)?\}\}"
+)
 ENGINES = {
     "ort": ["ort.mjs", "ort-wasm-simd-threaded.wasm"],
     "pyodide": ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"],
@@ -82,10 +88,11 @@ def made(post: Page, root: Path = ROOT) -> str | None:
     return python(post.key, found["code"], root) if found and found["code"] else None
 
 
-def files(key: str, sections: str | None, root: Path = ROOT) -> dict[str, int]:
-    """What the first click loads, by address below the site, with its bytes."""
+def files(key: str, sections: str | None, root: Path = ROOT, others: str | None = None) -> dict[str, int]:
+    """What the first click loads, by address below the site, with its bytes; others are networks of other posts."""
     folder = root / "docs/live" / key
     own = {f"live/{key}/{p.name}": p.stat().st_size for p in sorted(folder.glob("*")) if p.suffix in (".onnx", ".json")}
+    own |= {f"live/{name}.onnx": (root / f"docs/live/{name}.onnx").stat().st_size for name in (others or "").split()}
     packages = (root / "theme/packages.txt").read_text(encoding="utf-8").splitlines()[1:]
     sources = {f"assets/verbatim/{address}": path for address, path in (line.split() for line in packages)}
     engines = ["ort"] * any(name.endswith(".onnx") for name in own) + ["pyodide"] * bool(sections)
@@ -119,7 +126,7 @@ class Live(Treeprocessor):
         if not script.is_file():
             raise source.error_at("{{ live:", f"there is no docs/live/{source.key}.js. Write the figure's script")
         try:
-            sizes = files(source.key, found["code"], source.root)
+            sizes = files(source.key, found["code"], source.root, found["others"])
         except (ValueError, OSError) as error:
             raise source.error_at("{{ live:", str(error)) from error
         child.text, child.tag = None, "live-figure"
