@@ -18,7 +18,7 @@ function cosine(a, b) {
 export default function (kit) {
   const { element, tables: { scenes, vocabulary, start, end, length, temperature: learnt } } = kit;
   const canvas = kit.canvas(SIDE, SIDE, "the scene");
-  canvas.style.width = "9rem";
+  canvas.setAttribute("style", "width: 9rem; border: 1px solid var(--line)");
   const table = element("table", { "aria-label": "Captions, their cosines with the scene, and shares", style: "flex: 1 1 18rem" });
   kit.stage.append(element("div", { style: "display: flex; flex-wrap: wrap; gap: 0.75rem 1.5rem; align-items: center" }, canvas, table));
   placeControls(kit, scenes, { "top left": "large red circle", "top right": "small blue cross" });
@@ -28,7 +28,7 @@ export default function (kit) {
   kit.keepsPicture = true;
   kit.tries({ "a temperature of 1": { temperature: 1 }, "a temperature of 0.01": { temperature: 0.01 },
     "a pair that it never saw": { ...NONE, "bottom left": "large red square", captions: UNSEEN.join("\n") },
-    "another one": { ...NONE, "bottom left": "large blue circle", captions: OTHER.join("\n") } });
+    "another one": { ...NONE, "bottom left": "small blue circle", captions: OTHER.join("\n") } });
 
   kit.run("Compare again", async ({ captions, temperature, ...places }, step) => {
     const texts = captions.split("\n").map((/** @type {string} */ line) => line.trim().toLowerCase()).filter(Boolean);

@@ -96,10 +96,8 @@ def test_try_order_temperature_and_unseen_pairs():
     names = [f"a {colour} {kind}" for colour in COLOURS for kind in KINDS]
     assert {("red", "square"), ("blue", "circle")} <= set(HELD_OUT)
     taken = {
-        name: [
-            names[int(cosines(drawn({place: f"{size} {name}"}), names).argmax())] for place in PLACES for size in RADIUS
-        ]
-        for name in ("red square", "blue circle")
+        name: {names[int(cosines(drawn({place: name}), names).argmax())] for place in PLACES}
+        for name in ("small red square", "large red square", "small blue circle")
     }
-    assert taken["red square"] == 8 * ["a red square"]
-    assert set(taken["blue circle"]) == {"a blue circle", "a blue cross"}
+    assert taken["small red square"] == taken["large red square"] == {"a red square"}
+    assert taken["small blue circle"] == {"a blue cross"}
