@@ -14,7 +14,7 @@ from theme.page.pages import ROOT, posts
 from tools.live import Network, difference, keys, networks, normal, onnx_bytes, tables, threefry, uniform
 
 FIGURES = {post.key: post for post in posts() if live.figure(post)}
-LIMIT = {"StableDiffusion": 3e6} | dict.fromkeys(
+LIMIT = {"StableDiffusion": 3e6, "ControlNet": 4.5e6} | dict.fromkeys(
     ("LLM/Decoder-Only", "LLM/LORA", "LLM/Encoder-Decoder", "TextToImage"), 5e6
 )
 
