@@ -195,6 +195,25 @@ def test_each_larger_rank_is_better_and_all_weights_are_best(results):
         assert max(tried[best - 1], tried[best + 1]) - tried[best] > 0.0125, name
 
 
+@pytest.mark.claim("lora-gain")
+def test_shares_of_the_gain(results):
+    """Each is that of its own training: what the adapter brings over what all weights bring, on the same windows."""
+    lab = results(LAB)
+    none, full = lab["runs.none.code"], seeds(lab["runs.full.code"])
+    assert lab["share.all_3"] == pytest.approx(lab["runs.all_3.parameters"] / lab["runs.full.parameters"])
+    for name in ("all_3", "all_8", "all_32"):
+        gain = seeds(lab[f"gain.{name}"])
+        assert gain == pytest.approx((none - seeds(lab[f"runs.{name}.code"])) / (none - full)), name
+        assert lab[f"gain.{name}"]["mean"] == pytest.approx(gain.mean()) and gain.std(ddof=1) < 0.03, name
+
+
+@pytest.mark.claim("lora-rank-and-rate")
+def test_the_best_rate_hardly_depends_on_the_rank(results):
+    """Less than the factor of 2 between rates that were tried, where 1 / sqrt(r) would ask for more than 3."""
+    rates = [results(LAB)[f"rates.all_{rank}"] for rank in (3, 8, 32)]
+    assert 1 <= max(rates) / min(rates) < 1.5 < 2 < math.sqrt(32 / 3)
+
+
 @pytest.mark.claim("lora-ranks-figure")
 def test_most_of_the_gain_is_that_of_rank_3(results):
     lab = results(LAB)
