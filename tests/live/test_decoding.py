@@ -18,7 +18,7 @@ CASES = [
     {"Temperature": 0},
     {"Prompt": "if x:", "Drafted at once": 8, "Bytes that the draft sees": 2, "Temperature": 1, "Seed": 4},
 ]
-CASES += [{"Prompt": ""}, {}]
+CASES += [{"Prompt": ""}, {"Temperature": 0}, {"Seed": 2}]
 FAULT = "p - proposals[kept]", "p + proposals[kept]"
 TOLERANCE = 0
 TABLES = ROOT / "docs/live/LLM/Decoding/tables.json"

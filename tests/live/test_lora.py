@@ -15,8 +15,8 @@ from tools.live import networks, uniform
 COUNT, TRAINED = 120, 16
 CODE = "    def close(self):\n        if self._file is not None:\n            self._file."
 PROSE = "Return the number of bytes that were written, or raise an error if the file "
-CASES = [{"Prompt": PROSE, "α": "8, 0.5 of the trained change", "Temperature": 1, "Seed": 3}, {"Prompt": ""}]
-CASES += [{"Prompt": "x", "Temperature": 0}, {}]
+CASES = [{"Prompt": PROSE, "Alpha": "8, 0.5 of the trained change", "Temperature": 1, "Seed": 3}, {"Prompt": ""}]
+CASES += [{"Temperature": 0}]
 FAULT = "-Math.log2(", "+Math.log2("
 
 
@@ -55,8 +55,8 @@ def write(prompt: str, alpha: float | None, temperature: float, seed: int) -> li
 
 def reference(values: dict) -> dict | None:
     """What the figure returns for what its controls say."""
-    said = {"Prompt": CODE, "α": f"{TRAINED}, 1", "Temperature": 0.8, "Seed": 1} | values
-    alpha, prompt = float(said["α"].split(",")[0]), said["Prompt"]
+    said = {"Prompt": CODE, "Alpha": f"{TRAINED}, 1", "Temperature": 0.8, "Seed": 1} | values
+    alpha, prompt = float(said["Alpha"].split(",")[0]), said["Prompt"]
     if not prompt:
         return None
     base, adapted = (write(prompt, one, said["Temperature"], said["Seed"]) for one in (None, alpha))

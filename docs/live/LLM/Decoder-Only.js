@@ -1,7 +1,7 @@
 // The live figure of the decoder-only post: text written byte by byte, with the distribution that each is drawn from.
 import { Reader, paced, pick, prompt, shown, softmax, written } from "./llama.js";
 
-const [COUNT, MOST] = [160, 8];
+const [COUNT, MOST] = [120, 8];
 
 /** Probabilities from which a byte is drawn, as `Sampling.probabilities` of the page on decoding makes them.
  * @param {ArrayLike<number>} logits @param {Record<string, any>} values @returns {number[]} */

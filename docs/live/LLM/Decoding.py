@@ -1,4 +1,4 @@
-"""What the live figure of the decoding post computes with, beside the network of the decoder-only post: a draft's text."""
+"""What the live figure of the decoding post computes with, beside the decoder-only post's network: a draft's text."""
 
 import json
 

@@ -1,7 +1,7 @@
 // The live figure of the LoRA post: one prompt continued by the base and by the adapted model, with alpha to set.
 import { Reader, paced, pick, prompt, softmax, written } from "./llama.js";
 
-const [COUNT, TRAINED] = [120, 16];
+const [COUNT, TRAINED, END] = [120, 16, "↵\n"];
 const CODE = "    def close(self):\n        if self._file is not None:\n            self._file.";
 const PROSE = "Return the number of bytes that were written, or raise an error if the file ";
 
@@ -20,12 +20,12 @@ export default function (kit) {
     return { name, text };
   });
   kit.text("text", "Prompt", CODE, 3);
-  kit.range("alpha", "α", [-16, -8, 0, 2, 4, 8, 12, TRAINED, 24, 32, 64], TRAINED,
+  kit.range("alpha", "Alpha", [-16, -8, 0, 2, 4, 8, 12, TRAINED, 24, 32, 64], TRAINED,
     (alpha) => `${alpha}, ${alpha / TRAINED} of the trained change`);
   kit.range("temperature", "Temperature", [0, 0.5, 0.8, 1], 0.8);
   kit.keepsPicture = true;
   kit.seed();
-  kit.tries({ "α = 0": { alpha: 0 }, "α = 64": { alpha: 64 }, "α = −16": { alpha: -16 }, "prose": { text: PROSE } });
+  kit.tries({ "alpha 0": { alpha: 0 }, "alpha 64": { alpha: 64 }, "alpha −16": { alpha: -16 }, "prose": { text: PROSE } });
 
   kit.run("Other numbers", async ({ text: asked, alpha, temperature, seed }, step) => {
     const given = prompt(asked, COUNT);
@@ -40,7 +40,8 @@ export default function (kit) {
     const found = [[], []];
     const bits = [0, 0];
     const draw = () => texts.forEach(({ name, text }, at) =>
-      text.replaceChildren(element("b", {}, name), written(given), element(at ? "mark" : "i", {}, written(found[at]))));
+      text.replaceChildren(element("b", {}, `${name}\n`), written(given, END),
+        element(at ? "mark" : "i", {}, written(found[at], END))));
     const due = paced();
     for (let at = 0; at < COUNT; at++) {
       for (const [side, reader] of readers.entries()) {
