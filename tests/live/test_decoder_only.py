@@ -11,8 +11,11 @@ from snippets.llm.decoder_only import Llama, generate
 from snippets.llm.decoding import Sampling
 from tools.live import networks, uniform
 
-PROMPT, COUNT = "Return a new ", 160
-CASES = [{"Temperature": 0}, {"Prompt": "Naïve ", "Temperature": 1.5, "Top-k": 20, "Top-p": 0.9, "Min-p": 0.05, "Seed": 4}]
+PROMPT, COUNT = "Return a new ", 120
+CASES = [
+    {"Temperature": 0},
+    {"Prompt": "Naïve ", "Temperature": 1.5, "Top-k": 20, "Top-p": 0.9, "Min-p": 0.05, "Seed": 4},
+]
 CASES += [{"Prompt": ""}, {"Temperature": 0.7, "Seed": 2}]
 FAULT = "logit / temperature", "logit * temperature"
 

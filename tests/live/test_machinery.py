@@ -15,7 +15,7 @@ from tools.live import Network, difference, keys, networks, normal, onnx_bytes, 
 
 FIGURES = {post.key: post for post in posts() if live.figure(post)}
 LIMIT = {"StableDiffusion": 3e6, "ControlNet": 4.5e6} | dict.fromkeys(
-    ("LLM/Decoder-Only", "LLM/LORA", "LLM/Encoder-Decoder", "TextToImage"), 5e6
+    ("LLM/Decoder-Only", "LLM/Decoding", "LLM/LORA", "LLM/Encoder-Decoder", "TextToImage"), 5e6
 )
 
 
@@ -52,12 +52,37 @@ def test_exported_files_compute_what_the_pages_modules_compute(key):
 
 @pytest.mark.parametrize("key", FIGURES)
 def test_a_figure_is_light_and_its_script_short(key):
-    own = {
-        name: size for name, size in live.files(key, live.figure(FIGURES[key])["code"]).items() if name[:5] == "live/"
-    }
+    found = live.figure(FIGURES[key])
+    loaded = live.files(key, found["code"], others=found["others"])
+    own = {name: size for name, size in loaded.items() if name[:5] == "live/"}
     assert own and sum(own.values()) < LIMIT.get(key, 2e6), own
     script = (ROOT / f"docs/live/{key}.js").read_text(encoding="utf-8").split("\n")
     assert len(script) <= 121 and max(map(len, script)) <= 140
+
+
+def test_a_network_of_another_post_is_loaded_from_there(tmp_path):
+    found = live.LIVE.fullmatch("{{ live: Draft and check + LLM/Decoder-Only/llama }}")
+    assert (found["label"], found["others"], found["code"]) == ("Draft and check", "LLM/Decoder-Only/llama", None)
+    loaded = live.files("LLM/Decoding", None, others=found["others"])
+    assert loaded["live/LLM/Decoder-Only/llama.onnx"] > 3e6 and "assets/verbatim/live/ort/ort.mjs" in loaded
+    with pytest.raises(OSError, match="LLM/none.onnx"):
+        live.files("LLM/Decoding", None, others="LLM/none")
+
+
+def test_weights_that_another_network_has_are_kept_in_its_file(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr("tools.live.ROOT", tmp_path)
+    (tmp_path / "docs/live").mkdir(parents=True)
+    given = {"input": torch.randn(3, 48)}, {"input": {0: "batch"}}
+    base = Network("line", torch.nn.Linear(48, 40), *given)
+    both = Network("two", torch.nn.Sequential(base.module, torch.nn.Linear(40, 4)), *given, shares="line")
+    paths = [tmp_path / f"docs/live/{one.name}.onnx" for one in (base, both)]
+    for network, path in zip((base, both), paths, strict=True):
+        path.write_bytes(onnx_bytes(network))
+        assert difference(network, path, varied(network)) < 1e-5
+    assert paths[1].stat().st_size < paths[0].stat().st_size  # its own weights alone
+    paths[0].write_bytes(scaled(paths[0].read_bytes(), 1.01))
+    assert difference(both, paths[1], both.inputs) > 1e-4
 
 
 def test_a_changed_weight_is_noticed(tmp_path):

@@ -25,9 +25,7 @@ from theme.page.pages import ROOT, Page
 from theme.page.sections import marked
 from theme.page.source import Source, once_per_version
 
-LIVE = re.compile(
-    r"\{\{ *live: *(?P<label>[^+|}]+?) *(?:\+ *(?P<others>[^|}]+?) *)?(?:\| *(?P<code>[^}]+?) *)?\}\}"
-)
+LIVE = re.compile(r"\{\{ *live: *(?P<label>[^+|}]+?) *(?:\+ *(?P<others>[^|}]+?) *)?(?:\| *(?P<code>[^}]+?) *)?\}\}")
 ENGINES = {
     "ort": ["ort.mjs", "ort-wasm-simd-threaded.wasm"],
     "pyodide": ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"],

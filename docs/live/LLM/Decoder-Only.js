@@ -1,7 +1,7 @@
 // The live figure of the decoder-only post: text written byte by byte, with the distribution that each is drawn from.
 import { Reader, paced, pick, prompt, shown, softmax, written } from "./llama.js";
 
-const [COUNT, MOST] = [160, 8];
+const [COUNT, MOST] = [120, 8];
 
 /** Probabilities from which a byte is drawn, as `Sampling.probabilities` of the page on decoding makes them.
  * @param {ArrayLike<number>} logits @param {Record<string, any>} values @returns {number[]} */
@@ -26,7 +26,7 @@ export default function (kit) {
   const head = element("caption");
   const rows = element("tbody");
   const bars = element("table", { class: "live-bars" }, head, element("thead", {}, element("tr", {},
-    ...["byte", "the model says", "drawn from", ""].map((name) => element(name ? "th" : "td", {}, name)))), rows);
+    ...["byte", "model", "drawn from", ""].map((name) => element(name ? "th" : "td", {}, name)))), rows);
   const at = element("input", { type: "range", min: 1, max: COUNT, step: 1, "aria-label": "Byte to look at",
     oninput: () => look(at.value - 1) });
   kit.stage.append(text, element("div", { class: "live-look" }, "Look at byte", at), bars);
@@ -43,7 +43,7 @@ export default function (kit) {
     if (!likely.includes(byte)) likely[MOST - 1] = byte;
     head.textContent = `Byte ${place + 1}: ${shown(byte)} was drawn, of ${drawn.filter((share) => share > 0).length} that could be.`;
     rows.replaceChildren(...likely.map((one) => element("tr", one === byte ? { class: "live-chosen" } : {},
-      element("th", {}, shown(one)), element("td", {}, percent(model[one])), element("td", {}, percent(drawn[one])),
+      element("th", {}, shown(one)), element("td", {}, percent(model[one])), element("td", {}, drawn[one] ? percent(drawn[one]) : "cut"),
       element("td", {}, ...[model, drawn].map((shares) => element("span", { style: `width: ${100 * shares[one]}%` }))))));
   }
 

@@ -1,4 +1,4 @@
-"""What the live figure of the LoRA post computes with: the decoder-only post's Llama, with adapters beside its layers."""
+"""What the live figure of the LoRA post computes with: the decoder-only post's Llama, with adapters."""
 
 import torch
 from safetensors.torch import load_file

@@ -60,9 +60,9 @@ export function shown(byte) {
   return byte === 32 ? "␣" : byte === 10 ? "↵" : `\\x${byte.toString(16).padStart(2, "0")}`;
 }
 
-/** Bytes as running text. @param {ArrayLike<number>} bytes */
-export function written(bytes) {
-  return new TextDecoder().decode(Uint8Array.from(Array.from(bytes))).replaceAll("\n", "↵ ");
+/** Bytes as running text. @param {ArrayLike<number>} bytes @param {string} [end] of a line */
+export function written(bytes, end = "↵ ") {
+  return new TextDecoder().decode(Uint8Array.from(Array.from(bytes))).replaceAll("\n", end);
 }
 
 /** Of drawings, those that are due: where a frame takes long, drawing gets a quarter of the time. */
