@@ -20,7 +20,7 @@ export default function (kit) {
   const table = element("table", { "aria-label": "Memory and traffic of a GPU" });
   kit.stage.append(plot, element("p", { class: "live-key" }, element("span", { class: "ours" }, "shards"), " ",
     element("span", { class: "true" }, "copies")), element("p", { class: "live-key" },
-    `Memory of a GPU, for 1 GPU (left) to 1,024. The level line is ${ROOM} GiB; both scales double.`), table);
+    `Memory of a GPU, for 1 GPU (left) to 1,024. The level line is ${ROOM} GiB. Both scales are logarithmic.`), table);
   kit.choice("model", "Model", Object.fromEntries(MODELS.map((name) => [name, `${name} weights`])), "8 B");
   kit.choice("way", "Each GPU holds", { shards: "shards", copies: "a copy" }, "shards");
   kit.range("gpus", "GPUs", POWERS.map((power) => 2 ** power), 8);
