@@ -62,7 +62,7 @@ export default function (kit) {
     const corner = name.endsWith(" corner");
     const [size, kind, , , ...where] = name.replace(" corner", "").split(" ");
     const centre = (scenes.places[where.join(" ")] ?? []).map((/** @type {number} */ c) => c + (corner ? (c > 16 ? 2.5 : -2.5) : 0));
-    mask = name === "own" ? own : Float32Array.from({ length: PIXELS });
+    mask = name === "own" ? own : new Float32Array(PIXELS);
     if (centre.length) mask = Float32Array.from(coverage(scenes, { size, kind, place }, centre), (share) => Number(share > 0.5));
     kit.paint(canvases[0], mask);
     const tokens = new BigInt64Array(2 * length); // the caption, then the empty one
