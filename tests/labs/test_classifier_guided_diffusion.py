@@ -46,11 +46,11 @@ def test_the_lab_took_less_than_an_hour_on_the_cpu():
 
 
 @pytest.mark.claim("cgd-sheet")
-def test_from_scale_4_on_all_ten_are_as_asked_and_strokes_grow(results):
+def test_from_scale_2_on_all_ten_are_as_asked_and_then_strokes_grow(results):
     """Rows are s = 0, 1, 2, 4, 8, 16."""
     sheet = results(POST)["sheet"]
-    assert sheet["as_asked"][0] <= 3 and min(sheet["as_asked"][3:]) == 10
-    assert sheet["ink"][3] < sheet["ink"][4] < sheet["ink"][5]
+    assert sheet["as_asked"][0] <= 3 and min(sheet["as_asked"][2:]) == 10
+    assert sheet["ink"][3] < sheet["ink"][4] < sheet["ink"][5] < 1.1 * sheet["ink"][3]  # "slightly"
 
 
 @pytest.mark.claim("cgd-classifiers")
@@ -87,15 +87,16 @@ def test_strong_guidance_leaves_the_sharpened_density(results):
 
 
 @pytest.mark.claim("cgd-agreement")
-def test_agreement_rises_to_all_and_the_clean_ones_lead_at_one_half_only(results):
+def test_agreement_rises_to_all_and_the_clean_ones_fall_behind(results):
     noisy, clean = results(POST)["noisy"], results(POST)["clean"]
     tie(noisy["s0"]["agreement"], CHANCE, within=0.04)
     falls([noisy[key]["agreement"] for key in ("s4", "s2", "s1", "s0_5", "s0")])
-    assert noisy["s4"]["agreement"]["mean"] > 0.99 and noisy["s16"]["agreement"]["mean"] > 0.99
-    greater(clean["s0_5"]["agreement"], noisy["s0_5"]["agreement"], paired=True)
-    for key in ("s1", "s2", "s4", "s16"):
+    assert min(noisy[key]["agreement"]["mean"] for key in ("s4", "s8", "s16")) > 0.99
+    tie(clean["s0_5"]["agreement"], noisy["s0_5"]["agreement"], within=0.12, paired=True)
+    for key in UP[1:]:
         greater(noisy[key]["agreement"], clean[key]["agreement"], paired=True)
-    greater(clean["s4"]["agreement"], clean["s16"]["agreement"], paired=True)
+    falls([clean[key]["agreement"] for key in ("s4", "s8", "s16")])
+    falls([clean[key]["agreement"] for key in ("s4", "s2", "s1")])
 
 
 @pytest.mark.claim("cgd-judge")
@@ -107,11 +108,13 @@ def test_drawn_digits_are_read_more_often_than_real_ones(results):
 @pytest.mark.claim("cgd-trade")
 def test_precision_is_bought_with_recall(results):
     noisy, clean, real = (results(POST)[name] for name in ("noisy", "clean", "real"))
-    falls([noisy[key]["precision"] for key in ("s4", "s2", "s1", "s0_5")])
-    falls([noisy[key]["recall"] for key in ("s1", "s2", "s4", "s16")])
+    falls([noisy[key]["precision"] for key in ("s4", "s2", "s1")])
+    falls([noisy[key]["recall"] for key in ("s1", "s2", "s4", "s8", "s16")])
     greater(noisy["s0"]["precision"], noisy["s0_5"]["precision"], paired=True)  # the dip
-    assert min(clean[key]["recall"]["mean"] for key in UP) > real["recall"]["mean"] - 0.1
-    assert clean["s16"]["precision"]["mean"] < 0.3
+    greater(noisy["s2"]["precision"], noisy["s0_5"]["precision"], paired=True)
+    assert min(clean[key]["recall"]["mean"] for key in UP[:5]) > real["recall"]["mean"] - 0.03  # to scale 8
+    greater(clean["s8"]["recall"], clean["s16"]["recall"], paired=True)
+    falls([clean[key]["precision"] for key in ("s4", "s8", "s16")])
 
 
 @pytest.mark.claim("cgd-cost")
@@ -128,6 +131,7 @@ def test_a_calibrated_classifier_has_the_wrong_gradient(results):
         rows = untaught[level]
         assert abs(rows["right"]["mean"] - rows["right_exact"]["mean"]) < 0.005
         assert abs(rows["sure"]["mean"] - rows["right"]["mean"]) < 0.01
+    greater(untaught["at_100"]["cosine"], constant(0.98))  # "the right way"
     greater(constant(0.6), untaught["at_100"]["size"])
     greater(untaught["at_100"]["size"], untaught["at_50"]["size"], paired=True)
     assert abs(untaught["at_300"]["size"]["mean"] - 1) < 0.1
@@ -138,7 +142,7 @@ def test_gradients_of_two_trainings_differ(results):
     lab = results(POST)
     assert lab["accuracy.noisy.at_300.sd"] < 0.03 and lab["accuracy.noisy.at_50.sd"] < 0.03  # they read equally well
     for level in ("at_300", "at_50"):
-        assert 0 < lab[f"gradients.{level}.between_trainings"]["mean"] < 0.9
+        greater(constant(0.9), lab[f"gradients.{level}.between_trainings"])
 
 
 @pytest.mark.claim("cgd-fault-sigma")
@@ -184,11 +188,12 @@ def test_the_gradients_size_at_300(results):
 
 
 @pytest.mark.claim("cgd-gradients")
-def test_the_noisy_classifier_asks_for_the_same_at_every_level(results):
+def test_the_noisy_classifier_asks_for_much_the_same_at_every_level(results):
     """Of the digit in the figure: cosines with the gradient at t = 0; stops are 0, 100, 200, 300, 400 and 500."""
     noisy, clean = (results(POST)[f"shown.{name}.cosine"] for name in ("noisy", "clean"))
-    assert noisy[0] > 0.999 and min(noisy[1:]) > 0.5
-    assert all(theirs < ours for ours, theirs in zip(noisy[2:], clean[2:], strict=True)) and clean[5] < 0.4
+    assert noisy[0] > 0.999 and min(noisy[1:]) > 0.45 and noisy[1] > 0.9
+    assert clean[1] > 0.65 and max(clean[3:]) < 0.1
+    assert all(theirs < ours for ours, theirs in zip(noisy[1:], clean[1:], strict=True))
 
 
 def digits_of_program() -> torch.Tensor:
@@ -223,7 +228,9 @@ def test_most_of_the_programs_digits_are_as_asked_and_one_in_six_is_far_from_rea
 def test_the_table_has_five_draws_a_row_and_real_digits_as_reference(results):
     lab = results(POST)
     assert all(len(lab[f"{name}.{key}.recall.seeds"]) == 5 for name in ("noisy", "clean") for key in UP)
+    assert len(lab["scales"]) == len(UP) + 1
     assert lab["real.precision.mean"] > 0.85 and lab["real.recall.mean"] > 0.85
+    assert lab["real.frechet.mean"] > lab["noisy.s2.frechet.mean"]  # "large even for real ones"
     for name in ("noisy", "clean"):
         greater(lab[f"{name}.s16.frechet"], lab["real.frechet"])
 
@@ -233,11 +240,15 @@ def test_up_to_2_precision_comes_cheap_and_from_4_on_variety_goes(results):
     noisy = results(POST)["noisy"]
     assert noisy["s2"]["agreement"]["mean"] > 0.9
     greater(noisy["s2"]["precision"], noisy["s0"]["precision"], paired=True)
+    tie(noisy["s2"]["precision"], results(POST)["real.precision"], within=0.03)
     greater(noisy["s4"]["agreement"], noisy["s2"]["agreement"], paired=True)
-    falls(column(noisy, "recall", ("s1", "s2", "s4", "s16")))
-    assert abs(noisy["s16"]["agreement"]["mean"] - noisy["s4"]["agreement"]["mean"]) < 0.01
+    falls(column(noisy, "recall", ("s0", "s2", "s4", "s8", "s16")))
+    for key in ("s8", "s16"):
+        assert abs(noisy[key]["agreement"]["mean"] - noisy["s4"]["agreement"]["mean"]) < 0.01
+        assert noisy[key]["precision"]["mean"] - noisy["s4"]["precision"]["mean"] < 0.01
     greater(noisy["s0"]["precision"], noisy["s0_5"]["precision"], paired=True)
-    falls(column(noisy, "frechet", ("s16", "s4", "s2")))
+    tie(noisy["s1"]["frechet"], noisy["s2"]["frechet"], within=3, paired=True)
+    falls(column(noisy, "frechet", ("s16", "s8", "s4", "s2")))
 
 
 @pytest.mark.claim("cgd-variety")
@@ -252,17 +263,16 @@ def test_sevens_become_alike(results):
 def test_clean_classifiers_pull_hard_where_they_cannot_read(results):
     lab = results(POST)
     noisy, clean = lab["noisy"], lab["clean"]
-    greater(clean["s0_5"]["agreement"], noisy["s0_5"]["agreement"], paired=True)
-    for key in ("s1", "s2", "s4", "s16"):
+    tie(clean["s0_5"]["agreement"], noisy["s0_5"]["agreement"], within=0.12, paired=True)
+    for key in UP[1:]:
         greater(noisy[key]["agreement"], clean[key]["agreement"], paired=True)
-    best = max(UP, key=lambda key: clean[key]["agreement"]["mean"])
-    assert best == "s4"
+    assert max(UP, key=lambda key: clean[key]["agreement"]["mean"]) == "s4"
     at = lab["gradients"]
     for level in ("at_300", "at_500"):
         greater(at[level]["clean"], at[level]["noisy"], paired=True)
     greater(at["at_300"]["noisy"], at["at_500"]["noisy"], paired=True)
-    assert 0.7 < at["at_500"]["clean"]["mean"] / at["at_300"]["clean"]["mean"] < 1.4  # "about as large"
-    assert 0.2 < at["at_300"]["cosine"]["mean"] < 0.75  # "points elsewhere"
+    assert 0.8 < at["at_500"]["clean"]["mean"] / at["at_300"]["clean"]["mean"] < 1.25  # "about as large"
+    greater(at["at_300"]["between_trainings"], at["at_300"]["cosine"], paired=True)  # "points elsewhere"
     assert lab["sure.clean.at_500.mean"] > lab["accuracy.clean.at_500.mean"] + 0.3
     assert lab["accuracy.clean.at_200.mean"] > 0.6
 
@@ -273,8 +283,9 @@ def test_distance_and_recall_praise_what_is_worse(results):
     greater(noisy["s4"]["frechet"], clean["s4"]["frechet"], paired=True)
     greater(noisy["s4"]["agreement"], clean["s4"]["agreement"], paired=True)
     greater(noisy["s4"]["precision"], clean["s4"]["precision"], paired=True)
-    assert clean["s16"]["precision"]["mean"] < 0.3 and clean["s16"]["recall"]["mean"] > 0.8
-    greater(clean["s16"]["frechet"], constant(100))
+    greater(noisy["s0"]["precision"], clean["s8"]["precision"], paired=True)
+    greater(clean["s8"]["recall"], noisy["s0"]["recall"], paired=True)
+    greater(clean["s8"]["frechet"], noisy["s0"]["frechet"], paired=True)
 
 
 @pytest.mark.claim("cgd-clean-figure")
@@ -286,17 +297,25 @@ def test_the_clean_classifiers_row_misses_classes_and_then_leaves_the_digits(res
 
 
 @pytest.mark.claim("cgd-algorithms")
-def test_the_sampler_keeps_the_variety_not_the_algorithm(results):
-    rows = results(POST)["compared"]
-    for what, within in (("agreement", 0.03), ("precision", 0.06), ("recall", 0.05)):
-        tie(rows["algorithm_1"][what], rows["algorithm_2"][what], within=within, paired=True)
-    greater(rows["algorithm_2"]["recall"], rows["ddim"]["recall"], paired=True)
+def test_both_algorithms_draw_nearly_the_same_in_the_same_sampler(results):
+    one, two = results(POST)["compared.algorithm_1"], results(POST)["compared.algorithm_2"]
+    for what in ("agreement", "precision", "recall"):
+        tie(one[what], two[what], within=0.02, paired=True)
+    tie(one["frechet"], two["frechet"], within=0.02 * one["frechet"]["sd"], paired=True)
+
+
+@pytest.mark.claim("cgd-samplers")
+def test_samplers(results):
+    rows = results(POST)["samplers"]
+    greater(rows["ddpm"]["recall"], results(POST)["noisy.s4.recall"], paired=True)
 
 
 @pytest.mark.claim("cgd-fault-logit")
-def test_guidance_by_logits_looks_like_guidance(results):
+def test_guidance_by_logits_looks_like_guidance_and_has_less_variety(results):
     faults = results(POST)["faults"]
-    greater(faults["logit"]["agreement"], constant(0.5))
+    assert abs(faults["logit"]["agreement"]["mean"] - faults["right"]["agreement"]["mean"]) < 0.01
+    greater(faults["right"]["recall"], faults["logit"]["recall"], paired=True)
+    greater(faults["logit"]["frechet"], faults["right"]["frechet"], paired=True)
 
 
 @pytest.mark.claim("cgd-fault-sign")
@@ -309,9 +328,9 @@ def test_the_wrong_sign_drives_the_class_away(results):
 @pytest.mark.claim("cgd-where-place")
 def test_where_the_gradient_is_taken_matters_with_long_steps(results):
     where = results(POST)["where"]
-    assert 2 < where["at_xt_25"]["mean"] / where["at_mean_25"]["mean"] < 4  # "about three times"
-    greater(where["at_xt_25"], where["at_mean_25"], paired=True)
-    for count in (100, 250, 1000):
+    ratio = [a / b for a, b in zip(where["at_xt_25"]["seeds"], where["at_mean_25"]["seeds"], strict=True)]
+    assert 2 < min(ratio) <= max(ratio) < 3
+    for count in (50, 100, 250, 1000):
         assert abs(paired(where[f"at_xt_{count}"], where[f"at_mean_{count}"]).mean) < where["chance"]["sd"]
 
 
@@ -328,13 +347,13 @@ def test_errors_cancel_where_they_point_the_same_way(results):
     errors = results(POST)["auto.errors"]
     for level in (100, 50):
         rows = errors[f"third_{level}"]
-        greater(rows["cosine"], constant(0.6))
-        greater(constant(0.95), rows["left"])
-        assert 1.5 < rows["ratio"]["mean"] < 3
+        greater(rows["cosine"], constant(0.7))
+        greater(constant(1.0), rows["left"])
+        assert 1.8 < rows["ratio"]["mean"] < 2.3
     for level in (500, 300, 200):
         rows = errors[f"third_{level}"]
-        greater(constant(0.5), rows["cosine"])
-        greater(rows["left"], constant(1.2))
+        greater(errors["third_100"]["cosine"], rows["cosine"], paired=True)
+        greater(rows["left"], constant(1.5))
 
 
 @pytest.mark.claim("cgd-auto-figure")
@@ -349,12 +368,17 @@ def test_a_weak_guide_takes_outliers_away(results):
 def test_a_little_guidance_helps_much_sharpens_and_an_equal_guide_removes_nothing(results):
     auto = results(POST)["auto"]
     falls([auto[name]["outliers"] for name in ("model", "third_s1_25", "third_s1_5")])
-    for k in range(3):  # the widths come nearer to 1
-        off = [abs(auto[name][f"width_{k}"]["mean"] - 1) for name in ("model", "third_s1_5")]
-        assert off[1] < off[0]
-    greater(auto["third_s3"]["outliers"], auto["third_s1_5"]["outliers"], paired=True)
-    falls([auto[name]["outliers"] for name in ("model", "tenth_s1_25", "tenth_s1_5", "tenth_s2")])
-    for k in range(3):
-        greater(constant(0.9), auto["tenth_s2"][f"width_{k}"])
-    difference = paired(auto["model"]["outliers"], auto["other_s1_5"]["outliers"])
-    assert difference.low < 0.005
+    for k in (1, 2):
+        greater(auto["model"][f"width_{k}"], auto["third_s1_5"][f"width_{k}"], paired=True)
+        greater(auto["third_s1_5"][f"width_{k}"], constant(1.0))
+    tie(auto["third_s3"]["outliers"], auto["third_s1_5"]["outliers"], within=0.01, paired=True)
+    for k in range(3):  # "scatter"
+        assert auto["third_s3"][f"width_{k}"]["sd"] > 1.5 * auto["third_s1_5"][f"width_{k}"]["sd"]
+    for name in ("s1_25", "s1_5"):
+        greater(auto[f"third_{name}"]["outliers"], auto[f"tenth_{name}"]["outliers"], paired=True)
+    greater(constant(1.0), auto["tenth_s1_25"]["width_0"])
+    assert all(0.2 < auto["tenth_s3"][f"width_{k}"]["mean"] < 0.5 for k in range(3))
+    for level in (50, 100, 200, 300, 500):
+        greater(auto["errors"][f"tenth_{level}"]["left"], constant(1.5))  # "does not correct"
+    tie(auto["other_s1_5"]["outliers"], auto["model"]["outliers"], within=0.01, paired=True)
+    assert all(abs(auto["errors"][f"other_{level}"]["ratio"]["mean"] - 1) < 0.05 for level in (50, 100, 200, 300, 500))
