@@ -5,7 +5,10 @@ spread of draws that the lab of the DDPM post found.
 """
 
 import pytest
+import torch
 
+from snippets.cfg import ClassEncoder, ConditionalUNet, guided
+from snippets.ddpm import NoiseSchedule, linear_beta
 from theme.page.pages import ROOT
 from theme.page.results import load
 
@@ -41,6 +44,19 @@ def test_scales_of_the_first_figure(results):
     assert at(results, 3)["agreement"] >= 0.98
     more(at(results, 1)["recall"], at(results, 3)["recall"], DRAWN)
     assert at(results, 8)["grey"] > 1.3 > 1.1 > at(results, 3)["grey"]
+
+
+@pytest.mark.claim("cfg-price")
+def test_plainer_digits_cost_variety_and_a_second_evaluation(results):
+    more(at(results, 3)["precision"], at(results, 1)["precision"], DRAWN)
+    more(at(results, 2)["agreement"], at(results, 1)["agreement"], DRAWN)
+    more(at(results, 1)["recall"], at(results, 3)["recall"], DRAWN)
+    model, evaluated = ConditionalUNet(ClassEncoder(10, dim=32), widths=(8, 16)), []
+    model.register_forward_pre_hook(lambda module, args: evaluated.append(len(args[0])))
+    predict = guided(model, NoiseSchedule(linear_beta()), torch.arange(3), 3.0)
+    with torch.no_grad():
+        predict(torch.randn(3, 1, 8, 8), torch.full((3,), 500))
+    assert evaluated == [6]
 
 
 @pytest.mark.claim("cfg-honest")
