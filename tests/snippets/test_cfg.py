@@ -1019,12 +1019,12 @@ def test_a_guided_step_leaves_the_tilted_densities():
 def test_a_third_of_the_labs_captions_occur_in_training(monkeypatch):
     """All with one shape, none with three, and none with the same picture."""
     monkeypatch.setattr(scene_data, "draw_scene", list)  # shapes alone: pictures take long
-    training, tested = scenes(6000, torch.Generator().manual_seed(1)), scenes(128, torch.Generator().manual_seed(2))
+    training, tested = scenes(6000, torch.Generator().manual_seed(1)), scenes(120, torch.Generator().manual_seed(2))
     pictures, met = {tuple(shapes) for shapes in training}, {1: [], 2: [], 3: []}
     captions = {tuple(shape.phrase for shape in shapes) for shapes in training}
     for shapes in tested:
         met[len(shapes)].append(tuple(shape.phrase for shape in shapes) in captions)
-    assert 0.3 < sum(map(sum, met.values())) / 128 < 0.4
+    assert 0.3 < sum(map(sum, met.values())) / 120 < 0.4
     assert all(met[1]) and not any(met[3])
     assert not [shapes for shapes in tested if tuple(shapes) in pictures]
 
