@@ -1,71 +1,76 @@
-"""The CFG lab reaches the bars that its issue set, and bears out what the post says of it.
-
-The lab draws once for each row. Shares of independent pictures are compared by their binomial errors, distances by the
-spread of draws that the lab of the DDPM post found.
-"""
+"""The CFG lab reaches the bars that its issue set, and bears out what the post says of it: five draws of each row."""
 
 import pytest
+import torch
 
+from snippets.cfg import ClassEncoder, ConditionalUNet, guided
+from snippets.ddpm import NoiseSchedule, linear_beta
+from tests.labs.spread import greater, paired, tie
 from theme.page.pages import ROOT
 from theme.page.results import load
 
 LAB = "CFG"
-SCALES = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 8]
-DRAWN, FILLED, TESTED = 360, 100, 128  # pictures behind a share
-DRAW = 2 * 2**0.5 * 2.25  # by which two distances of 360 digits differ by chance: two deviations of a difference
+ORDER = ["s0", "s1", "s1_5", "s2", "s3", "s4", "s8"]
+MASKS = ["lower", "right", "centre", "scattered"]
 
 
-def more(one: float, other: float, count: int) -> None:
-    """Assert that a share of so many pictures is above another one beyond chance, at 5 %."""
-    error = (one * (1 - one) / count + other * (1 - other) / count) ** 0.5
-    assert one - other > 1.96 * error, f"{one:.3f} is not above {other:.3f} by more than 1.96 * {error:.3f}"
-
-
-def tied(one: float, other: float, count: int) -> None:
-    """Assert that neither share is above the other one beyond chance."""
-    error = (one * (1 - one) / count + other * (1 - other) / count) ** 0.5
-    assert abs(one - other) <= 1.96 * error + 1e-9, f"{one:.3f} and {other:.3f} differ"
-
-
-def at(results, scale: float) -> dict:
-    """All that the sweep measured at a scale."""
-    lab = results(LAB)
-    assert lab["scales"] == SCALES
-    return {name: values[SCALES.index(scale)] for name, values in lab["sweep"].items()}
+def always(value: float, count: int = 5) -> dict:
+    """A number without spread, to compare with."""
+    return {"mean": value, "sd": 0.0, "seeds": [value] * count}
 
 
 @pytest.mark.claim("cfg-guided")
 def test_scales_of_the_first_figure(results):
     """Any digits at 0, the right ones at 1, plainer ones at 3, stained ones at 8."""
-    assert at(results, 0)["agreement"] < 0.15 and at(results, 1)["agreement"] > 0.9
-    assert at(results, 3)["agreement"] >= 0.98
-    more(at(results, 1)["recall"], at(results, 3)["recall"], DRAWN)
-    assert at(results, 8)["grey"] > 1.3 > 1.1 > at(results, 3)["grey"]
+    sweep = results(LAB)["sweep"]
+    assert max(sweep["s0"]["agreement"]["seeds"]) < 0.2 and min(sweep["s1"]["agreement"]["seeds"]) > 0.9
+    assert min(sweep["s3"]["agreement"]["seeds"]) >= 0.98
+    greater(sweep["s1"]["recall"], sweep["s3"]["recall"], paired=True)
+    greater(sweep["s8"]["grey"], sweep["s1"]["grey"], paired=True)
+    assert sweep["s8"]["grey"]["mean"] > 1.2
+
+
+@pytest.mark.claim("cfg-price")
+def test_plainer_digits_cost_variety_and_a_second_evaluation(results):
+    sweep = results(LAB)["sweep"]
+    greater(sweep["s3"]["precision"], sweep["s1"]["precision"], paired=True)
+    greater(sweep["s3"]["agreement"], sweep["s1"]["agreement"], paired=True)
+    greater(sweep["s1"]["recall"], sweep["s3"]["recall"], paired=True)
+    model, evaluated = ConditionalUNet(ClassEncoder(10, dim=32), widths=(8, 16)), []
+    model.register_forward_pre_hook(lambda module, args: evaluated.append(len(args[0])))
+    predict = guided(model, NoiseSchedule(linear_beta()), torch.arange(3), 3.0)
+    with torch.no_grad():
+        predict(torch.randn(3, 1, 8, 8), torch.full((3,), 500))
+    assert evaluated == [6]
 
 
 @pytest.mark.claim("cfg-honest")
-def test_guidance_makes_digits_what_they_should_be(results):
-    more(at(results, 2)["agreement"], at(results, 1)["agreement"], DRAWN)
-    more(results(LAB)["judge.accuracy"], at(results, 1)["agreement"], DRAWN)
+def test_the_conditional_model_is_right_less_often_than_people_were(results):
+    sweep = results(LAB)["sweep"]
+    greater(always(results(LAB)["judge.accuracy"]), sweep["s1"]["agreement"])
+    greater(sweep["s2"]["agreement"], sweep["s1"]["agreement"], paired=True)
 
 
 @pytest.mark.claim("cfg-one-pass")
 def test_one_pass_for_scenes_is_faster_than_two(results):
     """The network for digits is so small that PyTorch takes another convolution at batch 1."""
     passes = results(LAB)["timings.passes"]
-    assert passes["scenes"] >= 1.2 and 0.9 < passes["digits"] < 1.1
+    assert passes["scenes"] >= 1.1 and 0.8 < passes["digits"] < passes["scenes"]
 
 
 @pytest.mark.claim("cfg-toy")
 @pytest.mark.claim("cfg-toy-table")
 def test_the_guided_sampler_does_not_draw_the_tilted_density(results):
-    toy = [results(LAB)["toy"][scale] for scale in ("s1", "s2", "s4", "s8")]
-    assert toy[0]["distance"] < 1.1 * toy[0]["floor"]  # without guidance, it does
-    assert toy[0]["shift"] < 0.01 and abs(toy[0]["spread"] - toy[0]["spread_tilted"]) < 0.005
-    for less, more_ in zip(toy, toy[1:], strict=False):
-        assert more_["distance"] > max(4 * more_["floor"], less["distance"] + 0.1)
-        assert more_["shift"] > less["shift"] + 0.3 and more_["spread"] < less["spread"] - 0.02
-    stays = [one["spread_tilted"] for one in toy]
+    toy = results(LAB)["toy"]
+    tie(toy["s1"]["distance"], toy["s1"]["floor"], within=0.01)  # without guidance, it does
+    assert max(toy["s1"]["shift"]["seeds"]) < 0.03 and abs(toy["s1"]["narrower"]["mean"]) < 0.01
+    for scale in ("s2", "s4", "s8"):
+        assert toy[scale]["distance"]["mean"] > 4 * toy[scale]["floor"]["mean"], scale
+        assert min(toy[scale]["narrower"]["seeds"]) > 0.05, scale
+    for less, more in (("s1", "s2"), ("s2", "s4"), ("s4", "s8")):
+        for name in ("distance", "shift", "narrower"):
+            greater(toy[more][name], toy[less][name], paired=True)
+    stays = [toy[scale]["spread_tilted"] for scale in ("s1", "s2", "s4", "s8")]
     assert max(stays) - min(stays) < 0.001  # "the lines stay"
 
 
@@ -73,123 +78,169 @@ def test_the_guided_sampler_does_not_draw_the_tilted_density(results):
 @pytest.mark.claim("cfg-sweep-table")
 def test_guidance_trades_variety_for_agreement(results):
     lab = results(LAB)
-    assert at(results, 0)["agreement"] < 0.15
-    more(at(results, 1.5)["agreement"], at(results, 1)["agreement"], DRAWN)
-    assert all(at(results, scale)["agreement"] >= 0.99 for scale in SCALES[3:])
-    assert at(results, 0.5)["recall"] >= at(results, 0)["recall"]
-    for less, further in zip(SCALES[1:-1], SCALES[2:], strict=True):
-        more(at(results, less)["recall"], at(results, further)["recall"], DRAWN)
-    at_one = at(results, 1)["frechet"]
-    assert at_one == min(lab["sweep"]["frechet"])  # the figure's curve
-    assert at(results, 2)["frechet"] > at_one + DRAW > at(results, 1.5)["frechet"]
-    for less, further in zip(SCALES[4:-1], SCALES[5:], strict=True):
-        assert at(results, further)["frechet"] > at(results, less)["frechet"] + DRAW
-    assert abs(at_one - lab["frechet.floor"]) < DRAW and at(results, 0)["frechet"] > at_one + 3 * DRAW
+    sweep = lab["sweep"]
+    assert len(sweep["s1"]["agreement"]["seeds"]) == lab["draws"] == 5
+    assert max(sweep["s0"]["agreement"]["seeds"]) < 0.2
+    greater(sweep["s1_5"]["agreement"], sweep["s1"]["agreement"], paired=True)
+    for scale in ORDER[3:]:
+        assert min(sweep[scale]["agreement"]["seeds"]) >= 0.98, scale
+    assert min(sweep["s1_5"]["agreement"]["seeds"]) > 0.98 and sweep["s2"]["agreement"]["mean"] > 0.99
+    for less, more in zip(ORDER[1:-1], ORDER[2:], strict=True):
+        greater(sweep[less]["recall"], sweep[more]["recall"], paired=True)
+    for scale in [scale for scale in ORDER if scale != "s1"]:  # "scale 1 is best"
+        greater(sweep[scale]["frechet"], sweep["s1"]["frechet"], paired=True)
+    assert abs(sweep["s1"]["frechet"]["mean"] - lab["frechet.floor"]) < 2  # "about as close"
+    assert sweep["s0"]["frechet"]["mean"] > 3 * sweep["s1"]["frechet"]["mean"]
+    assert lab["scales"] == [0, 1, 1.5, 2, 3, 4, 8]
 
 
 @pytest.mark.claim("cfg-saturation")
 def test_saturation_grows_and_contrast_stays(results):
-    outside = results(LAB)["sweep.outside"]
-    assert all(one < other for one, other in zip(outside[2:-1], outside[3:], strict=True))
-    assert outside[-1] > 10 * outside[2] and outside[2] < 0.01
-    assert abs(results(LAB)["remedies.none.contrast"] - 1) < 0.05
-
-
-@pytest.mark.claim("cfg-remedies")
-def test_thresholding_makes_the_background_greyer(results):
-    grey = {name: one["grey"] for name, one in results(LAB)["remedies"].items()}
-    assert grey.pop("threshold") > 1.25 * max(grey.values())
-
-
-@pytest.mark.claim("cfg-remedies-table")
-def test_remedies_against_saturation(results):
-    remedies, four = results(LAB)["remedies"], at(results, 4)
-    none = remedies["none"]
-    for name in ("clip", "threshold", "rescale"):
-        more(remedies[name]["recall"], none["recall"], DRAWN)
-        more(at(results, 1)["recall"], remedies[name]["recall"], DRAWN)
-        assert (
-            remedies[name]["recall"] <= remedies["clip"]["recall"] and remedies[name]["precision"] < none["precision"]
-        )
-    assert remedies["clip"]["outside"] == 0 == remedies["threshold"]["outside"]
-    assert 0.15 < 1 - remedies["rescale"]["outside"] / none["outside"] < 0.25  # "about a fifth"
-    more(none["precision"], remedies["threshold"]["precision"], DRAWN)
-    assert remedies["threshold"]["contrast"] < none["contrast"] - 0.04
-    assert remedies["threshold"]["frechet"] > none["frechet"] + 2 * DRAW
-    for name, one in remedies.items():
-        assert four["frechet"] < one["frechet"] - 3 * DRAW, name
-        more(four["precision"], one["precision"], DRAWN)
-    tied(four["recall"], remedies["clip"]["recall"], DRAWN)
-
-
-@pytest.mark.claim("cfg-fault-quantile")
-def test_clipping_is_better_than_thresholding_for_digits(results):
-    clip, threshold = results(LAB)["remedies.clip"], results(LAB)["remedies.threshold"]
-    assert threshold["frechet"] > clip["frechet"] + 3 * DRAW
-    more(clip["precision"], threshold["precision"], DRAWN)
-    assert clip["outside"] == 0 == threshold["outside"]
+    lab = results(LAB)
+    for less, more in zip(ORDER[1:-1], ORDER[2:], strict=True):
+        greater(lab["sweep"][more]["outside"], lab["sweep"][less]["outside"], paired=True)
+    assert lab["sweep.s8.outside.mean"] > 10 * lab["sweep.s1.outside.mean"]
+    assert abs(lab["remedies.none.contrast.mean"] - 1) < 0.05
 
 
 @pytest.mark.claim("cfg-fault-halves")
 def test_exchanged_halves_draw_any_digit(results):
     """Scale 1 becomes scale 0."""
-    assert at(results, 0)["agreement"] < 0.15 and at(results, 1)["agreement"] > 0.9
+    sweep = results(LAB)["sweep"]
+    assert max(sweep["s0"]["agreement"]["seeds"]) < 0.2 and min(sweep["s1"]["agreement"]["seeds"]) > 0.9
 
 
 @pytest.mark.claim("cfg-fault-scale")
 def test_one_more_costs_recall(results):
-    more(at(results, 2)["agreement"], at(results, 1)["agreement"], DRAWN)
-    more(at(results, 1)["recall"] - 0.2, at(results, 2)["recall"], DRAWN)
+    sweep = results(LAB)["sweep"]
+    greater(sweep["s2"]["agreement"], sweep["s1"]["agreement"], paired=True)
+    greater(sweep["s1"]["recall"], sweep["s2"]["recall"], paired=True)
+    assert paired(sweep["s1"]["recall"], sweep["s2"]["recall"]).low > 0.2
+
+
+@pytest.mark.claim("cfg-remedies")
+def test_thresholding_makes_the_background_greyer(results):
+    remedies = results(LAB)["remedies"]
+    for name in ("none", "clip", "rescale", "across"):
+        greater(remedies["threshold"]["grey"], remedies[name]["grey"], paired=True)
+
+
+@pytest.mark.claim("cfg-remedies-table")
+def test_remedies_against_saturation(results):
+    lab = results(LAB)
+    remedies, none, four = lab["remedies"], lab["remedies.none"], lab["sweep.s4"]
+    for name in ("clip", "threshold"):
+        assert max(remedies[name]["outside"]["seeds"]) == 0
+    greater(none["outside"], remedies["rescale"]["outside"], paired=True)
+    assert 0.09 < 1 - remedies["rescale"]["outside"]["mean"] / none["outside"]["mean"] < 0.15  # "about a tenth"
+    greater(remedies["across"]["outside"], none["outside"], paired=True)
+    for name in ("clip", "rescale", "threshold"):
+        greater(remedies[name]["recall"], none["recall"], paired=True)
+    for name in ("clip", "rescale", "threshold", "across"):
+        assert paired(lab["sweep.s1.recall"], remedies[name]["recall"]).low > 0.5  # "nowhere near"
+        greater(none["precision"], remedies[name]["precision"], paired=True)
+    greater(none["frechet"], remedies["clip"]["frechet"], paired=True)
+    tie(none["frechet"], remedies["rescale"]["frechet"], within=3, paired=True)
+    for name in ("threshold", "across"):
+        greater(remedies[name]["frechet"], none["frechet"], paired=True)
+    greater(none["contrast"], remedies["threshold"]["contrast"], paired=True)
+    for name, one in remedies.items():
+        greater(one["frechet"], four["frechet"], paired=True)
+        greater(four["precision"], one["precision"], paired=True)
+        assert four["recall"]["mean"] > one["recall"]["mean"], name
+    for name in ("clip", "threshold"):
+        tie(four["recall"], remedies[name]["recall"], within=0.05, paired=True)
+
+
+@pytest.mark.claim("cfg-fault-quantile")
+def test_clipping_is_better_than_thresholding_for_digits(results):
+    clip, threshold = results(LAB)["remedies.clip"], results(LAB)["remedies.threshold"]
+    greater(threshold["frechet"], clip["frechet"], paired=True)
+    greater(clip["precision"], threshold["precision"], paired=True)
+    assert max(clip["outside"]["seeds"]) == 0 == max(threshold["outside"]["seeds"])
+
+
+@pytest.mark.claim("cfg-fault-drop")
+def test_away_from_an_answer_to_nothing(results):
+    taught, untaught = results(LAB)["taught"], results(LAB)["untaught"]
+    tie(taught["precision"], untaught["precision"], within=0.02, paired=True)
+    assert min(taught["agreement"]["seeds"] + untaught["agreement"]["seeds"]) == 1
+
+
+@pytest.mark.claim("cfg-fault-batch")
+def test_the_loss_jumps_from_batch_to_batch(results):
+    batches = results(LAB)["batches"]
+    greater(batches["whole"], batches["each"], paired=True)
+
+
+@pytest.mark.claim("cfg-eta")
+def test_completions_differ_without_fresh_noise_too(results):
+    spread = results(LAB)["fill.spread"]
+    assert min(spread["quiet"]["seeds"]) > 0.1
+    greater(spread["quiet"], spread["noisy"], paired=True)
 
 
 @pytest.mark.claim("cfg-fill")
 @pytest.mark.claim("cfg-fill-table")
 def test_completions_keep_the_known_pixels_and_follow_the_class(results):
-    fill = results(LAB)["fill"]
-    assert fill["spread"] > 0.1 and fill["digits"] == FILLED
-    for mask in ("lower", "right", "centre", "scattered"):
-        untold, told = fill[mask]["s0"], fill[mask]["s2"]
-        assert untold["changed"] == 0 == told["changed"]
-        assert told["agreement"] >= 0.95 and 0.45 < untold["agreement"] < 0.6
-        more(told["agreement"], untold["agreement"], FILLED)
-        if mask != "centre":
-            more(untold["agreement"], max(fill[mask]["grey"], fill[mask]["white"]), FILLED)
+    lab = results(LAB)
+    fill = lab["fill"]
+    assert min(fill["spread"]["noisy"]["seeds"]) > 0.1  # "that differ"
+    for mask in MASKS:
+        assert fill[mask]["s0"]["changed"] == 0 == fill[mask]["s2"]["changed"]
+        greater(fill[mask]["s2"]["agreement"], fill[mask]["s0"]["agreement"], paired=True)
+        greater(fill[mask]["s0"]["agreement"], always(max(fill[mask]["grey"], fill[mask]["white"])))
+        assert fill[mask]["s2"]["agreement"]["mean"] > 0.95
+        assert 0.5 < fill[mask]["s0"]["agreement"]["mean"] < 0.65  # "somewhat more than half"
 
 
 @pytest.mark.claim("cfg-ten")
 def test_a_half_becomes_some_other_digits_and_not_all(results):
-    assert 5 <= results(LAB)["fill.as_asked"] < 10
+    fill = results(LAB)["fill"]
+    assert fill["ten"] == 10 and min(fill["as_it_was"]["seeds"]) == 1
+    assert 0.5 < fill["as_asked"]["mean"] < 0.7
+    greater(fill["as_it_was"], fill["as_asked"], paired=True)
 
 
-def enlarged(found: dict) -> None:
-    """Closer than bicubic, in agreement with the input; single ones are nearest to the real sharpness."""
+def best(lab: dict, name: str) -> None:
+    """The mean of several samples is the closest; single ones are nearest to the real sharpness."""
+    found = lab[name]
     for other in ("bicubic", "corrected"):
-        assert found["mean"]["psnr"] > found[other]["psnr"] + 1
+        greater(found["mean"]["psnr"], always(found[other]["psnr"] + 1))
         for measure in ("gradient", "detail"):
-            assert abs(found["single"][measure] - 1) < abs(found[other][measure] - 1), (other, measure)
+            assert abs(found["single"][measure]["mean"] - 1) < abs(found[other][measure] - 1), (other, measure)
+    greater(found["mean"]["psnr"], found["single"]["psnr"], paired=True)
     assert found["off"] <= 1e-2
-    assert all(0.85 < found["single"][measure] < 1.15 for measure in ("gradient", "detail"))
+    for measure in ("gradient", "detail"):
+        assert 0.85 < found["single"][measure]["mean"] < 1.15, measure
 
 
 @pytest.mark.claim("cfg-x2")
 @pytest.mark.claim("cfg-x2-table")
 def test_enlarged_digits(results):
     lab = results(LAB)
-    found, untold = lab["digits_x2"], lab["digits_x2_untold"]
-    enlarged(found)
-    for other in (found["single"], found["linear"], untold["mean"], untold["single"]):
-        assert found["mean"]["psnr"] > other["psnr"] + 1
+    best(lab, "digits_x2")
+    greater(lab["digits_x2.mean.psnr"], always(lab["digits_x2.linear.psnr"]))
     for measure in ("gradient", "detail"):
-        assert found["mean"][measure] < found["single"][measure] - 0.05
-        assert 0.85 < untold["single"][measure] < 1.15
-    assert abs(untold["mean"]["psnr"] - found["linear"]["psnr"]) < 0.5  # "about as close"
+        greater(lab[f"digits_x2.single.{measure}"], lab[f"digits_x2.mean.{measure}"], paired=True)
+    greater(always(lab["digits_x2.linear.psnr"]), lab["digits_x2_untold.mean.psnr"])
+    for kind in ("single", "mean"):
+        greater(lab[f"digits_x2.{kind}.psnr"], lab[f"digits_x2_untold.{kind}.psnr"], paired=True)
+    assert 0.85 < lab["digits_x2_untold.single.detail.mean"] < 1.15
 
 
 @pytest.mark.claim("cfg-bias")
-def test_restore_does_not_draw_the_conditional_density(results):
+def test_no_method_draws_the_conditional_density(results):
     bias = results(LAB)["bias"]
-    more(bias["steps_50"], bias["exact"], 10_000)
-    more(bias["steps_1000"], bias["steps_50"], 10_000)
+    methods = ["steps_50", "steps_1000", "repaint_1", "repaint_10", "dps_weak", "dps"]
+    for name in methods:
+        greater(bias[name], always(bias["exact"] + 0.05))
+    greater(bias["steps_1000"], bias["steps_50"], paired=True)
+    greater(bias["repaint_10"], bias["repaint_1"], paired=True)
+    for name in methods[:4]:
+        assert max(bias["off"][name]["seeds"]) < 1e-9
+    for name in methods[4:]:
+        assert min(bias["off"][name]["seeds"]) > 0.005
 
 
 @pytest.mark.claim("cfg-scenes")
@@ -198,30 +249,38 @@ def test_scenes_show_what_their_captions_say(results):
     scenes = results(LAB)["scenes"]
     for measure in ("colour", "kind", "place"):
         assert scenes["reader"][measure] > 0.99
-        assert scenes["seen"]["s1"][measure] == 1 and scenes["seen"]["s3"][measure] >= 0.9  # "all is right"
-        assert scenes["seen"]["s0"][measure] < 0.5  # deaf to the caption
-        assert scenes["new_pair"]["s1"][measure] > 0.9
-        for one, other in (("s1", "s3"), ("s3", "s5"), ("s1", "s5")):  # "no difference"
-            tied(scenes["new_pair"][one][measure], scenes["new_pair"][other][measure], TESTED)
-    assert scenes["seen"]["s1"]["extra"] == 0 == scenes["held_out"]["s5"]["extra"]
+        assert min(scenes["seen"]["s1"][measure]["seeds"]) == 1  # "all is right"
+        assert max(scenes["seen"]["s0"][measure]["seeds"]) < 0.5  # deaf to the caption
+    new = scenes["new_pair"]
+    assert min(new["s1"]["colour"]["seeds"]) == 1 and min(new["s1"]["place"]["seeds"]) > 0.8
+    for scale in ("s3", "s5"):
+        greater(new[scale]["place"], new["s1"]["place"], paired=True)
+    assert all(a <= b for a, b in zip(new["s1"]["place"]["seeds"], new["s3"]["place"]["seeds"], strict=True))
+    tie(new["s3"]["place"], new["s5"]["place"], within=0.03, paired=True)
+    assert max(scenes["seen"]["s1"]["extra"]["seeds"]) == 0
+    assert max(scenes["held_out"]["s5"]["extra"]["seeds"]) == 0
 
 
 @pytest.mark.claim("cfg-scenes-x2")
 @pytest.mark.claim("cfg-scenes-x2-table")
 def test_enlarged_scenes(results):
     lab = results(LAB)
-    enlarged(lab["scenes_x2"])
-    gain = {name: lab[name]["mean"]["psnr"] - lab[name]["single"]["psnr"] for name in ("scenes_x2", "digits_x2")}
-    assert 0 < gain["scenes_x2"] < 0.5 and gain["digits_x2"] > 1.5
-    assert lab["scenes_x2"]["mean"]["psnr"] > lab["scenes_x2"]["corrected"]["psnr"] + 5
+    best(lab, "scenes_x2")
+    gain = {
+        name: lab[name]["mean"]["psnr"]["mean"] - lab[name]["single"]["psnr"]["mean"]
+        for name in ("scenes_x2", "digits_x2")
+    }
+    assert 0 < gain["scenes_x2"] < 0.5 and gain["digits_x2"] > 1
+    greater(lab["scenes_x2.mean.psnr"], always(lab["scenes_x2.corrected.psnr"] + 5))
 
 
 @pytest.mark.claim("cfg-fill-scenes")
 def test_an_erased_shape_is_drawn_again(results):
     fill = results(LAB)["fill"]
-    assert fill["scenes"]["place"] >= 0.9 and fill["scenes_changed"] == 0
+    assert min(fill["scenes"]["place"]["seeds"]) >= 0.9 and fill["scenes_changed"] == 0
 
 
-def test_the_lab_took_less_than_45_minutes_on_the_cpu():
+def test_the_lab_took_less_than_three_hours_on_the_cpu():
+    """With what it kept from earlier runs; minutes of a busy machine, not of the processor."""
     run = load(ROOT, LAB)
-    assert run["device"] == "cpu" and run["seconds"] < 45 * 60
+    assert run["device"] == "cpu" and run["seconds"] < 3 * 3600
