@@ -95,7 +95,7 @@ export default function (kit) {
     }
     const heat = tokens.map((_, at) => Array.from({ length: CELLS * CELLS }, (_, region) => chance(region, at)));
     kit.paint(canvas, pictures.map((value) => value + 1), 3);
-    boxes.replaceChildren(...kept.flatMap(({ box: [left, top, right, bottom], score, label }) => {
+    boxes.replaceChildren(...[...kept].reverse().flatMap(({ box: [left, top, right, bottom], score, label }) => {
       const colour = COLOURS[label % COLOURS.length];
       const line = { svg: 1, fill: "none", stroke: colour, "stroke-width": 0.35 };
       const halo = { svg: 1, fill: colour, stroke: "#fff", "stroke-width": 0.5, "paint-order": "stroke", "font-size": 2.4 };

@@ -29,7 +29,7 @@ def test_a_mask_drawn_by_pointer_is_obeyed(tab):
         assert ran(tab) == "done"
         found = tab.page.locator("live-figure").evaluate(RESULT)
         assert tab.page.get_by_label("Mask", exact=True).input_value() == "own"
-        assert distance(found, from_mask({}, torch.tensor(found["mask"]).view(32, 32))) <= 1e-4
+        assert distance(found, from_mask({}, torch.tensor(found["mask"]).float().view(32, 32))) <= 1e-4
         return np.array(found["mask"]).reshape(32, 32)
 
     first = line((4, 8), (28, 8))
