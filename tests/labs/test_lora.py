@@ -129,6 +129,7 @@ def test_merged_is_unmerged_and_costs_nothing(results):
 
 
 @pytest.mark.claim("lora-restored")
+@pytest.mark.claim("lora-not-to-the-bit")
 def test_the_base_comes_back(results):
     lab = results(LAB)
     restored = lab["restored"]
@@ -162,6 +163,7 @@ def test_curves_have_a_lowest_point_and_are_flat_there(results):
 
 
 @pytest.mark.claim("lora-ten-times")
+@pytest.mark.claim("lora-which-rate")
 def test_adapters_want_larger_rates(results):
     lab = results(LAB)
     ratios = {name: lab[f"ratio.{name}"] for name in ADAPTERS}

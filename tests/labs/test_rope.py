@@ -128,6 +128,14 @@ def test_interpolation_alone_fails(results):
         greater(loss["tuned_linear"]["1024"], loss[name]["1024"], paired=True)
 
 
+@pytest.mark.claim("rope-interpolation-tuned")
+def test_a_few_steps_make_interpolation_better_and_not_good(results):
+    loss = results("LLM/ROPE")["loss"]
+    for length in LENGTHS:
+        assert paired(loss["linear"][length], loss["tuned_linear"][length]).low > 0.3, length
+        assert paired(loss["tuned_linear"][length], loss["tuned_yarn"][length]).low > 0.3, length
+
+
 @pytest.mark.claim("rope-ntk")
 def test_ntk_holds_to_twice_the_length(results):
     loss = results("LLM/ROPE")["loss"]
