@@ -16,8 +16,9 @@ COUNT, TRAINED = 120, 16
 CODE = "    def close(self):\n        if self._file is not None:\n            self._file."
 PROSE = "Return the number of bytes that were written, or raise an error if the file "
 CASES = [{"Prompt": PROSE, "Alpha": "8, 0.5 of the trained change", "Temperature": 1, "Seed": 3}, {"Prompt": ""}]
-CASES += [{"Temperature": 0}]
+CASES += [{"Alpha": "32, 2 of the trained change", "Temperature": 0}]
 FAULT = "-Math.log2(", "+Math.log2("
+TOLERANCE = 3e-5  # the fault is in one matrix of one adapter
 
 
 @cache

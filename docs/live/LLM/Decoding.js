@@ -31,7 +31,7 @@ export default function (kit) {
   const text = element("p", { class: "live-words live-letters live-rounds", "aria-label": "The text" });
   const [head, rows] = [element("caption"), element("tbody")];
   const table = element("table", { class: "live-bars" }, head, element("thead", {}, element("tr", {},
-    ...["guess", "draft q", "model p", "number", ""].map((name) => element(name ? "th" : "td", {}, name)))), rows);
+    ...["guess", "q", "p", "number", ""].map((name) => element(name ? "th" : "td", {}, name)))), rows);
   const at = element("input", { type: "range", min: 1, max: COUNT, step: 1, "aria-label": "Round to look at",
     oninput: () => look(at.value - 1) });
   kit.stage.append(text, element("div", { class: "live-look" }, "Look at round", at), table);
@@ -108,6 +108,7 @@ export default function (kit) {
       await step(due(draw));
     }
     draw();
+    look(0);
     const share = drafts ? `${Math.round((100 * stayed) / drafts)} % of ${drafts} guesses stayed` : "no guesses";
     kit.say(`${COUNT} bytes in ${rounds.length} readings by the model; ${share}.`);
     return { tokens: tokens.slice(-COUNT), drafts, stayed };
