@@ -63,4 +63,5 @@ def test_try_copies_machines_and_rounds():
     assert 4.3 < rounds["sent"] / many["sent"] < 4.45 and rounds["seconds"][1] == 8 * many["seconds"][1]
     assert rounds["seconds"][0] < rounds["seconds"][1]
     by_copies = [reference({"GPUs": "64", "Each GPU holds": "copies", "Rounds of a step": str(n)}) for n in (1, 8)]
-    assert by_copies[0]["sent"] == by_copies[1]["sent"]
+    each = 4 * scaling_costs.SIZES["8 B"].weights  # bytes of all gradients
+    assert by_copies[0]["sent"] == by_copies[1]["sent"] == pytest.approx(2 * 63 / 64 * each)

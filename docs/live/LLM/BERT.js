@@ -60,7 +60,8 @@ export default function (kit) {
     }));
     canvases.forEach((canvas, which) => {
       canvas.width = canvas.height = count;
-      kit.paint(canvas, maps.data.subarray(which * count * count, (which + 1) * count * count).map((share) => share / 0.6));
+      const share = /** @type {Float32Array} */ (maps.data.subarray(which * count * count, (which + 1) * count * count));
+      kit.paint(canvas, share.map((one) => one / 0.6));
     });
 
     const asked = shown.flatMap((/** @type {number} */ token, /** @type {number} */ at) =>
