@@ -329,7 +329,7 @@ NUM_NEW = 300
 
 
 def main() -> None:
-    """Train a small Llama on bytes, draw from it in several ways, and time four loops."""
+    """Train a small Llama on bytes, draw from it in several ways, and time three loops."""
     torch.set_num_threads(1)  # so small a network gains little from more, and loses much on a busy machine
     torch.manual_seed(0)
     model = Llama(Config(context=320, width=128, hidden=344, num_layers=3, num_heads=4))

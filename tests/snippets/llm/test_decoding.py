@@ -130,9 +130,11 @@ def test_min_p_keeps_what_is_likely_enough():
 
 
 @pytest.mark.claim("decoding-ties")
-def test_top_k_keeps_ties():
+def test_top_k_keeps_ties_and_top_p_cuts_between_them():
     logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
     assert decoding.keep_top_k(logits, 2).isfinite().sum(dim=1).tolist() == [3, 2]
+    equal = torch.zeros(1, 4)  # a quarter each
+    assert decoding.keep_top_p(equal, 0.5).isfinite().sum() == 2 and decoding.keep_top_k(equal, 2).isfinite().all()
 
 
 SAMPLINGS = [
