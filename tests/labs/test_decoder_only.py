@@ -1,9 +1,13 @@
 """The lab of decoder-only models reaches the bars that its issue set, and bears out what the post says of it."""
 
 import math
+import zlib
 
 import pytest
+import torch
+from scipy.stats import ttest_ind
 
+from snippets.data.text import text
 from tests.labs.spread import greater, paired
 from theme.page.pages import ROOT
 from theme.page.results import load
@@ -66,6 +70,13 @@ def test_others_come_near_the_model(results):
 def test_held_out_text_costs_more_than_training_text(results):
     bits = results(LAB)["bits"]
     assert bits["model_on_training_text"] + 0.1 < bits["model"] < bits["model_on_training_text"] + 0.4
+    # passages as long as the lab's, each packed alone, by what has read nothing before
+    packed = {}
+    for held_out in (False, True):
+        codes = text(held_out=held_out)
+        at = torch.linspace(0, len(codes) - 2048, 200).long().tolist()
+        packed[held_out] = [len(zlib.compress(bytes(codes[i : i + 2048].tolist()), 9)) for i in at]
+    assert ttest_ind(packed[True], packed[False], alternative="greater").pvalue < 1e-3
 
 
 @pytest.mark.claim("decoder-perplexity")

@@ -51,7 +51,7 @@ def perplexity(bits_a_byte: float, bytes_a_token: float) -> float:
 
     Hint: How many bits does a token cost? Perplexity is how many equally likely tokens would cost as much.
     """
-    return 2 ** (bits_a_byte * bytes_a_token)
+    return 2 ** (bits_a_byte * bytes_a_token)  # with the same bits, longer tokens have the larger one
 
 
 # --8<-- [end:exercise-2]

@@ -741,14 +741,15 @@ def test_a_tied_model_first_guesses_the_token_that_it_has_just_read():
     codes, losses = text()[:50_000].unfold(0, 257, 5000), {}
     repeats = codes[:, 1:] == codes[:, :-1]
     assert repeats.float().mean() > 0.02
-    for tied in (True, False):
-        torch.manual_seed(0)
-        logits = decoder.Llama(decoder.Config(tied=tied))(codes[:, :-1])
-        loss = F.cross_entropy(logits.transpose(1, 2), codes[:, 1:], reduction="none")
-        losses[tied] = loss[repeats].mean().item(), loss[~repeats].mean().item()
-    assert losses[True][0] < math.log(256) - 1
-    for near in (losses[True][1], *losses[False]):
-        assert abs(near - math.log(256)) < 0.5
+    for seed in range(3):
+        for tied in (True, False):
+            torch.manual_seed(seed)
+            logits = decoder.Llama(decoder.Config(tied=tied))(codes[:, :-1])
+            loss = F.cross_entropy(logits.transpose(1, 2), codes[:, 1:], reduction="none")
+            losses[tied] = loss[repeats].mean().item(), loss[~repeats].mean().item()
+        assert losses[True][0] < math.log(256) - 1
+        assert abs(losses[True][1] - math.log(256)) < 0.2
+        assert max(abs(near - math.log(256)) for near in losses[False]) < 0.25
 
 
 @pytest.mark.claim("decoder-torch-norm")
@@ -799,6 +800,8 @@ def test_a_norm_in_the_models_type(results):
     assert 0.005 < off < 0.01  # a tolerance of a per cent passes
     small = torch.tensor([1.6e-4, 1.8e-4], dtype=torch.float16)  # the smallest number of float16 is 6e-8
     assert (small.square() == 0).tolist() == [True, False]
+    large = torch.tensor([255.875, 256.0], dtype=torch.float16)  # two neighbours
+    assert large.square().isinf().tolist() == [False, True]
 
 
 @pytest.mark.claim("decoder-fault-targets")
