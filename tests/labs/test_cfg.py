@@ -283,4 +283,4 @@ def test_an_erased_shape_is_drawn_again(results):
 def test_the_lab_took_less_than_three_hours_on_the_cpu():
     """With what it kept from earlier runs; minutes of a busy machine, not of the processor."""
     run = load(ROOT, LAB)
-    assert run["device"] == "cpu" and run["seconds"] < 3 * 3600
+    assert run["device"] == "cpu" and run["seconds"] < 75 * 60

@@ -136,7 +136,8 @@ def test_a_faulty_figure_is_noticed(key, tab):
     kind = "text/x-python" if sections else "text/javascript"
     tab.page.route(f"**/{name}", lambda route: route.fulfill(body=code.replace(old, new), content_type=kind))
     faults = ["fault"]
-    weights = [path for path in (ROOT / f"docs/live/{key}").glob("*.onnx") if b".half" in path.read_bytes()]
+    loaded = [ROOT / "docs" / name for name in live.files(key, sections, ROOT, live.figure(FIGURES[key])["others"])]
+    weights = [path for path in loaded if path.suffix == ".onnx" and b".half" in path.read_bytes()]
     if weights:
         faults.append("weight")
     for fault in faults:
