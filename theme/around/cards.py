@@ -2,6 +2,7 @@
 
 import html
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import markdown
@@ -19,7 +20,12 @@ DISPLAYED = re.compile(r'<div class="equation".*?</div>\s*</div>', re.S)
 def _description(post: Page, root: Path, url: str) -> str:
     text, whole = post.meta["description"], post.path.read_text(encoding="utf-8")
     line = whole[: whole.index("description:")].count("\n") + 2
-    source = Source(root, post.path.relative_to(root).as_posix(), text, line, url)
+    return _rendered(root, post.path.relative_to(root).as_posix(), text, line, url)
+
+
+@lru_cache(maxsize=256)
+def _rendered(root: Path, path: str, text: str, line: int, url: str) -> str:
+    source = Source(root, path, text, line, url)
     settings = {"pymdownx.arithmatex": {"generic": True}, "theme.page.extension": {"source": source}}
     return markdown.markdown(text, extensions=EXTENSIONS, extension_configs=settings)
 

@@ -1,6 +1,7 @@
 """How much code of a page lies open, which a reader has to take in at once, and how long a page takes to read."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from theme.page.code import sections
@@ -33,8 +34,12 @@ def problems(root: Path) -> list[str]:
 
 def open_lines(text: str, root: Path) -> list[int]:
     """The lines of each block of code of a page's text that is not folded."""
-    fences = [match for match in FENCE.finditer(expand(text, root)) if OPEN.match(match[0])]
-    return [match[0].count("\n") - 1 for match in fences]
+    return _open_lines(expand(text, root))
+
+
+@lru_cache(maxsize=64)
+def _open_lines(text: str) -> list[int]:
+    return [match[0].count("\n") - 1 for match in FENCE.finditer(text) if OPEN.match(match[0])]
 
 
 def minutes(post: Page, root: Path) -> int:

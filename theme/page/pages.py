@@ -15,7 +15,7 @@ import ast
 import io
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import yaml
@@ -50,7 +50,7 @@ class Page:
     text: str  # what follows the front matter
     first_line: int  # line of the file at which text starts
 
-    @property
+    @cached_property
     def includes(self) -> list[tuple[str, str]]:
         """(module path, section) of each include, in order."""
         return [(m["path"], m["section"]) for m in INCLUDE.finditer(self.text)]
