@@ -75,7 +75,7 @@ def search_factors(loss: Callable, start: Tensor, rounds: int, largest: float) -
     if start.ndim != 1 or rounds < 1 or largest < 1:
         given = f"{tuple(start.shape)}, {rounds}, {largest}"
         raise ValueError(f"factors (P,), at least one round and largest >= 1 are expected, given {given}")
-    best, lowest = start, loss(start)
+    best, lowest = start, loss(start)  # (P,), _
     generator = torch.Generator().manual_seed(0)
     for _ in trange(rounds, desc="search", mininterval=2):
         first, last = torch.randint(len(start), (2,), generator=generator).sort().values.tolist()
@@ -84,7 +84,7 @@ def search_factors(loss: Callable, start: Tensor, rounds: int, largest: float) -
         other[first : last + 1] *= change.exp()  # (_,)
         other = other.clamp(1, largest).cummax(dim=0).values  # (P,)
         if (found := loss(other)) < lowest:
-            best, lowest = other, found
+            best, lowest = other, found  # (P,), _
     return best, lowest
 
 

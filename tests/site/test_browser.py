@@ -171,7 +171,7 @@ def test_search_is_fetched_when_opened_and_leads_to_pages_and_sections(tab, site
     assert tab.page.url.endswith(link) and not tab.errors
     tab.page.get_by_role("button", name="Search").click()
     query.fill("xyzzyx")
-    expect(tab.page.get_by_role("status")).to_have_text("Nothing found")
+    expect(tab.page.locator("#search-status")).to_have_text("Nothing found")
 
 
 SHOWN = """[...document.querySelectorAll("article :is(.only-light, .only-dark)")]

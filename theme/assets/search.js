@@ -28,8 +28,8 @@ const engine = new MiniSearch({
     tokenize: words,
     prefix: (term) => term.length > 1,
     combineWith: "AND",
-    boost: { title: 8, page: 4, defined: 6, names: 2 },
-    boostDocument: (id, term, { title, kind }) => (LESS.has(title) || kind ? 0.1 : 1) * (id.includes("#") ? 1 : 1.25),
+    boost: { title: 8, page: 6, defined: 6, names: 2 },
+    boostDocument: (id, term, { title, kind }) => (LESS.has(title) || kind ? 0.1 : 1),
   },
 });
 

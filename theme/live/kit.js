@@ -101,12 +101,11 @@ export class Kit {
   /** A line of text, or several. @param {string} name @param {string} label @param {string} first @param {number} [rows] */
   text(name, label, first, rows = 1) {
     const input = element(rows > 1 ? "textarea" : "input", { rows, maxlength: 1000, spellcheck: "false", autocomplete: "off" });
-    let timer = 0;
     input.addEventListener("input", () => {
-      clearTimeout(timer);
+      clearTimeout(this.typed);
       this.turn++; // what runs is of the text before
       this.host.dataset.state = "running";
-      timer = setTimeout(() => this.changed(), 250);
+      this.typed = setTimeout(() => this.changed(), 250);
     });
     this.place(label, input);
     this.know(name, first, () => input.value, (value) => { input.value = value; });
@@ -171,6 +170,7 @@ export class Kit {
   async go() {
     const { host, work } = this;
     const turn = ++this.turn; // a later call stops this one
+    clearTimeout(this.typed); // it reads what was typed, too
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     host.dataset.state = "running";
     this.stop.disabled = false;
