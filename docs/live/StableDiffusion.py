@@ -40,12 +40,18 @@ class Pictures(nn.Module):
         return self.autoencoder.decode(latents / SCALE)
 
 
-def networks():
+def trained() -> tuple[AutoencoderKL, TextEncoder, ConditionedUNet]:
+    """The three networks of the lab, with their weights."""
     coder = AutoencoderKL(AutoencoderConfig(3, 4, (16, 32, 32)))
     text = TextEncoder(TextConfig(len(VOCABULARY), MAX_WORDS, 64, 128, 2, 2, embedding=None))
     unet = ConditionedUNet(UNetConfig(4, (48, 64), (False, True), (2, 2), 64, 1, 16))
     every = nn.ModuleList([coder, nn.ModuleList([unet, text])])
     every.load_state_dict(load_file(ROOT / "docs/weights/StableDiffusion.safetensors"))
+    return coder, text, unet
+
+
+def networks():
+    coder, text, unet = trained()
     tokens = encode_captions(["a small red circle at the top left", ""])
     yield Network("text", States(text), {"tokens": tokens}, {})
     inputs = {"x": torch.randn(2, 4, 8, 8), "t": torch.tensor([500, 20]), "text": torch.randn(2, MAX_WORDS, 64)}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from snippets.clip import similarities
-from snippets.data.scenes import COLOURS, HELD_OUT, KINDS, PLACES, RADIUS, SEEN, Shape, draw_scene, ink
+from snippets.data.scenes import COLOURS, HELD_OUT, KINDS, PLACES, RADIUS, SEEN
+from tests.live.drawn import drawn
 from tools.live import ROOT, networks
 
 TABLES = json.loads((ROOT / "docs/live/CLIP/tables.json").read_text(encoding="utf-8"))
@@ -25,15 +26,6 @@ FAULT = "(one - most) / temperature", "(most - one) / temperature"
 @cache
 def parts() -> dict:
     return {network.name: network.rounded() for network in networks("CLIP")}
-
-
-def drawn(shapes: dict[str, str]) -> torch.Tensor:
-    """The picture (1, 3, 32, 32) of shapes, such as a large red circle, by their places."""
-    found = []
-    for place, name in shapes.items():
-        size, colour, kind = name.split()
-        found.append(Shape(kind, colour, size, place, PLACES[place]))
-    return ink([draw_scene(found)])
 
 
 @torch.no_grad()

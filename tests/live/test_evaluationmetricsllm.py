@@ -1,11 +1,8 @@
 """The live figure of the metrics post in Python, for the browser's test, and what its caption says."""
 
-from functools import cache
-
 import pytest
 
-from theme.page import live
-from theme.page.pages import posts
+from tests.live.printed import program
 
 CASES = [{"Reference": "", "Candidate": ""}]
 CASES += [{"Reference": "Ünder the brücke — 3.5 °C, so-so", "Candidate": "the the the the 3.5 °C so so"}]
@@ -18,19 +15,10 @@ REWORDED = "The old bridge is not secure, so the lorries must take the long rout
 TURNED = "So the trucks have to take the long way round, the old bridge is not safe."
 
 
-@cache
-def program() -> dict:
-    """What the figure's Python defines, run by this Python."""
-    (post,) = (post for post in posts() if post.key == "LLM/EvaluationMetricsLLM")
-    names: dict = {}
-    exec(live.made(post), names)
-    return names
-
-
 def reference(values: dict) -> dict:
     """What the figure returns for what its controls say."""
     given = {"reference": values.get("Reference", REFERENCE), "candidate": values.get("Candidate", NEGATED)}
-    return program()["live"](given)
+    return program("LLM/EvaluationMetricsLLM")["live"](given)
 
 
 @pytest.mark.claim("eval-live")

@@ -6,10 +6,11 @@ from itertools import permutations
 import pytest
 import torch
 
-from snippets.data.scenes import PLACES, Shape, draw_scene, ink
+from snippets.data.scenes import PLACES
 from snippets.glip import detect
 from snippets.glip_prompts import write_prompt
 from snippets.glip_scenes import PIECES, TAUGHT
+from tests.live.drawn import drawn
 from tools.live import networks
 
 FIRST = {"Top left": "large red circle", "Top right": "small green square", "Bottom right": "large blue triangle"}
@@ -28,15 +29,6 @@ FAULT = "anchor[k] + side / 2", "anchor[k] - side / 2"
 @cache
 def glip():
     return next(networks("GLIP")).rounded().glip
-
-
-def drawn(shapes: dict[str, str]) -> torch.Tensor:
-    """The picture (1, 3, 32, 32) of shapes, such as a large red circle, by their places."""
-    found = []
-    for place, name in shapes.items():
-        size, colour, kind = name.split()
-        found.append(Shape(kind, colour, size, place, PLACES[place]))
-    return ink([draw_scene(found)])
 
 
 def reference(values: dict) -> dict | None:

@@ -1,11 +1,8 @@
 """The live figure of the RoBERTa post in Python, for the browser's test, and what its caption says."""
 
-from functools import cache
-
 import pytest
 
-from theme.page import live
-from theme.page.pages import posts
+from tests.live.printed import program
 
 TEXT = "The lowest tower is lower than the low wall, and the newest tower is newer than the new wall."
 GREEK, LONG = "το νερό και το νησί, το νησί και το νερό", "banana" * 8
@@ -15,18 +12,9 @@ FAULT = "heapq.heappush(queue, (-totals[other], other))", "heapq.heappush(queue,
 TOLERANCE = 0
 
 
-@cache
-def program() -> dict:
-    """What the figure's Python defines, run by this Python."""
-    (post,) = (post for post in posts() if post.key == "LLM/Roberta")
-    names: dict = {}
-    exec(live.made(post), names)
-    return names
-
-
 def reference(values: dict) -> dict:
     """What the figure returns for what its controls say."""
-    return program()["live"]({"text": values.get("Text", TEXT), "merges": values.get("Merges", 10)})
+    return program("LLM/Roberta")["live"]({"text": values.get("Text", TEXT), "merges": values.get("Merges", 10)})
 
 
 @pytest.mark.claim("roberta-live")
@@ -35,7 +23,7 @@ def test_try_merges_and_texts():
     assert sum(map(len, none["pieces"])) == none["bytes"] == len(TEXT)
     assert sum(len(chunk) == 1 for chunk in many["pieces"]) > len(many["pieces"]) / 2
     greek = reference({"Text": GREEK, "Merges": 2})
-    halves = [program()["read"]("".join(pair)) for pair in greek["merges"]]
+    halves = [program("LLM/Roberta")["read"]("".join(pair)) for pair in greek["merges"]]
     assert all(b"\xce" in piece and piece.decode(errors="replace").endswith("\ufffd") for piece in halves)
     long = reference({"Text": LONG, "Merges": 10})
     assert long["pieces"] == [[LONG]] and len(long["merges"]) < 10

@@ -1,12 +1,9 @@
 """The live figure of the scaling post in Python, for the browser's test, and what its caption says."""
 
-from functools import cache
-
 import pytest
 
 from snippets.llm import scaling_costs
-from theme.page import live
-from theme.page.pages import posts
+from tests.live.printed import program
 
 CASES = [
     {"Model": "70 B", "GPUs": "1024", "Tokens of a GPU at once": "1,024", "Blocks are": "kept"},
@@ -17,15 +14,6 @@ FAULT = "return 16 * weights / shards", "return 12 * weights / shards"
 TOLERANCE = 0
 
 
-@cache
-def program() -> dict:
-    """What the figure's Python defines, run by this Python."""
-    (post,) = (post for post in posts() if post.key == "LLM/Scaling")
-    names: dict = {}
-    exec(live.made(post), names)
-    return names
-
-
 def reference(values: dict) -> dict:
     """What the figure returns for what its controls say."""
     said = {"Model": "8 B", "Each GPU holds": "shards", "GPUs": "8", "Tokens of a GPU at once": "8,192"}
@@ -33,7 +21,7 @@ def reference(values: dict) -> dict:
     numbers = (int(said[name].replace(",", "")) for name in ("GPUs", "Tokens of a GPU at once", "Rounds of a step"))
     given = dict(zip(("gpus", "tokens", "rounds"), numbers, strict=True))
     given |= {"model": said["Model"], "way": said["Each GPU holds"], "recomputed": said["Blocks are"] == "again"}
-    return program()["live"](given)
+    return program("LLM/Scaling")["live"](given)
 
 
 def test_the_figures_lines_are_those_of_the_lab(results):

@@ -1,11 +1,8 @@
 """The live figure of the span corruption post in Python, for the browser's test, and what its caption says."""
 
-from functools import cache
-
 import pytest
 
-from theme.page import live
-from theme.page.pages import posts
+from tests.live.printed import program
 
 TEXT = (
     "Span corruption hides a few short runs of words, puts a numbered mark in the place of each, and asks the "
@@ -16,20 +13,11 @@ FAULT = "if hidden else source", "if hidden else target"
 TOLERANCE = 0
 
 
-@cache
-def program() -> dict:
-    """What the figure's Python defines, run by this Python."""
-    (post,) = (post for post in posts() if post.key == "LLM/SpanCorruption")
-    names: dict = {}
-    exec(live.made(post), names)
-    return names
-
-
 def reference(values: dict) -> dict:
     """What the figure returns for what its controls say."""
     share = int(values.get("Hidden", "15 %").split()[0]) / 100
     given = {"text": values.get("Text", TEXT), "density": share, "span": values.get("Mean span", 3)}
-    return program()["live"](given | {"seed": values.get("Seed", 1)})
+    return program("LLM/SpanCorruption")["live"](given | {"seed": values.get("Seed", 1)})
 
 
 @pytest.mark.claim("span-live")

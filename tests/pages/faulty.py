@@ -69,7 +69,7 @@ def ended(tests: list[str]) -> dict[str, str]:
     """What ends tests on our own code, imported anew: an exception, or "" for one that passes."""
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
-    watch, engine.MAX_SHRINKING_SECONDS = Watch(), 5  # that a test fails is enough: no smaller example is looked for
+    watch = Watch()
     pytest.main([*OPTIONS, *tests], plugins=[watch])
     return watch.ended
 
@@ -105,14 +105,13 @@ def forked(function: Callable, argument):
     os.close(into)
     with os.fdopen(out) as stream:
         said = stream.read()
-    status = os.waitpid(child, 0)[1]
-    if not said:
-        print(f"the process of {argument} ended with status {status}")
+    os.waitpid(child, 0)
     return json.loads(said) if said else None
 
 
 def main(source: str, target: str) -> None:
     """Read the faults, write the outcomes."""
+    engine.MAX_SHRINKING_SECONDS = 5  # that a test fails is enough: no smaller example is looked for
     faults = json.loads(Path(source).read_text(encoding="utf-8"))
     tests = sorted({fault["test"] for fault in faults})
     pytest.main([*OPTIONS, "--collect-only", *sorted({test.partition("::")[0] for test in tests})])  # imports the rest

@@ -26,7 +26,6 @@ def outcomes(tmp_path_factory, request) -> dict[str, str]:
     done = subprocess.run(command, cwd=ROOT, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     said = json.loads((folder / "outcomes.json").read_text(encoding="utf-8"))
-    print("\n".join(line for line in done.stdout.split("\n") if line.startswith("the process of")))
     return {fault.place: one for fault, one in zip(faults, said, strict=True)}
 
 

@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 
+import markdown
 import pytest
 
 from theme.page.checks import CHECKS
 from theme.page.code import programs_import
-from theme.page.pages import ROOT, posts
+from theme.page.pages import ROOT, SNIPPET_OPTIONS, expand, posts
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -50,3 +51,10 @@ def test_the_commands_of_our_own_documents_exist(document):
     assert named <= targets
     for path in re.findall(r"\b(?:tools|tests|docs|snippets|theme)/[\w/.-]+\.(?:py|md|yml|ipynb)\b", shell):
         assert (ROOT / path).exists(), f"{document.name} names {path}, which does not exist"
+
+
+def test_an_include_is_expanded_as_pymdownx_does():
+    options = {"pymdownx.snippets": {**SNIPPET_OPTIONS, "base_path": [str(ROOT)]}}
+    theirs = markdown.Markdown(extensions=["pymdownx.snippets"], extension_configs=options).preprocessors["snippet"]
+    for post in posts():
+        assert expand(post.text) == "\n".join(theirs.run(post.text.split("\n"))), post.key

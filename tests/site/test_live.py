@@ -37,14 +37,13 @@ SOUND = """async () => (await axe.run("live-figure", {resultTypes: ["violations"
   .flatMap(({id, nodes}) => nodes.map(({html}) => `${id}: ${html.slice(0, 200)}`))"""
 
 
-def opened(tab, key: str, whole: bool = False) -> None:
-    """Open a post; where not whole, with nothing below its heading but the figure, which is all that is looked at."""
+def opened(tab, key: str) -> None:
+    """Open a post, with nothing below its heading but the figure, which is all that is looked at."""
     address = f"posts/{key}/"
-    if not whole:
-        text = tab.site.file(address).read_text(encoding="utf-8")
-        figure = text[text.index("<live-figure") : text.index("</live-figure>")]
-        text = f"{text[: text.index('</h1>')]}</h1>{figure}</live-figure>{text[text.index('</article>') :]}"
-        tab.page.route(f"**/{address}", lambda route: route.fulfill(body=text, content_type="text/html"))
+    text = tab.site.file(address).read_text(encoding="utf-8")
+    figure = text[text.index("<live-figure") : text.index("</live-figure>")]
+    text = f"{text[: text.index('</h1>')]}</h1>{figure}</live-figure>{text[text.index('</article>') :]}"
+    tab.page.route(f"**/{address}", lambda route: route.fulfill(body=text, content_type="text/html"))
     tab.go(address)
     expect(tab.page.locator("live-figure[data-state=idle]")).to_have_count(1)
 

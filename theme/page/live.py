@@ -86,13 +86,18 @@ def made(post: Page, root: Path = ROOT) -> str | None:
     return python(post.key, found["code"], root) if found and found["code"] else None
 
 
+@once_per_version
+def packages(path: Path) -> list[list[str]]:
+    """What the site serves of npm's packages, by theme/packages.txt: address below the assets, path in node_modules."""
+    return [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+
+
 def files(key: str, sections: str | None, root: Path = ROOT, others: str | None = None) -> dict[str, int]:
     """What the first click loads, by address below the site, with its bytes; others are networks of other posts."""
     folder = root / "docs/live" / key
     own = {f"live/{key}/{p.name}": p.stat().st_size for p in sorted(folder.glob("*")) if p.suffix in (".onnx", ".json")}
     own |= {f"live/{name}.onnx": (root / f"docs/live/{name}.onnx").stat().st_size for name in (others or "").split()}
-    packages = (root / "theme/packages.txt").read_text(encoding="utf-8").splitlines()[1:]
-    sources = {f"assets/verbatim/{address}": path for address, path in (line.split() for line in packages)}
+    sources = {f"assets/verbatim/{address}": path for address, path in packages(root / "theme/packages.txt")}
     engines = ["ort"] * any(name.endswith(".onnx") for name in own) + ["pyodide"] * bool(sections)
     names = [f"{BEFORE}/{engine}/{name}" for engine in engines for name in ENGINES[engine]]
     found = {name: (ROOT / "node_modules" / sources[name]).stat().st_size for name in names}

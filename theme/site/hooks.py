@@ -101,8 +101,7 @@ def on_files(files: Files, config) -> Files:
         add(f"{ASSETS}/{asset.name}", abs_src_path=str(asset))
     for asset in sorted((root / "theme/live").glob("*")):
         add(f"{ASSETS}/live/{asset.name}", abs_src_path=str(asset))
-    for line in (root / "theme/packages.txt").read_text(encoding="utf-8").splitlines()[1:]:
-        address, path = line.split()
+    for address, path in live.packages(root / "theme/packages.txt"):
         add(f"{ASSETS}/{address}", abs_src_path=str(pages.ROOT / "node_modules" / path))
     for key, post in build.posts.items() if not build.wrong else ():
         if (root / exercises.path_of(post)).is_file():
